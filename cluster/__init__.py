@@ -1,0 +1,1 @@
+"""Where a search runs and what it will cost."""

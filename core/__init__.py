@@ -1,0 +1,1 @@
+"""Models and pixels: prompts, attention, losses, refinement, sampling, the embedded shapes world."""

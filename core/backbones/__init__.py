@@ -1,0 +1,1 @@
+"""One file a model family; a new family is one new file and one new line in BACKBONES."""

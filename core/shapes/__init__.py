@@ -1,0 +1,1 @@
+"""The embedded world: scenes of coloured shapes, and small diffusers pipelines trained on them."""

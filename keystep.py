@@ -1,0 +1,1 @@
+"""The public face of keystep: everything a user imports, and nothing else."""
