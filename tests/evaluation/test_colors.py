@@ -1,11 +1,14 @@
 """Colours: the conversion against published values, the palettes against what people call colours."""
 
+import itertools
+
 import matplotlib.colors
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.shapes.scenes import COLORS, INK_JITTER, INKS
 from evaluation.colors import PALETTES, Palette, palette_named, srgb_to_lab
 
 # CIELAB (D65) of the sRGB primaries and secondaries, as Bruce Lindbloom's calculator prints them.
@@ -140,3 +143,12 @@ def test_spellings():
     palette = PALETTES["extended"]
     assert palette.index("Gray") == palette.index("grey")
     assert palette.index("violet") == palette.index("purple")
+
+
+@pytest.mark.parametrize("palette_name", [*PALETTES])
+@pytest.mark.parametrize("color", COLORS)
+def test_both_palettes_name_every_ink_of_the_shapes_world(color, palette_name):
+    palette = PALETTES[palette_name]
+    offsets = np.array(list(itertools.product((-INK_JITTER, 0, INK_JITTER), repeat=3)))
+    inks = np.clip(np.array(INKS[color]) + offsets, 0, 255).astype(np.uint8)
+    assert {palette.names[k] for k in palette.classify(inks)} == {color}
