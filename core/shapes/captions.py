@@ -12,7 +12,7 @@ COUNT_WEIGHTS = (0.30, 0.40, 0.30)  # of one, two and three captioned objects
 
 
 def caption(entities: Sequence[tuple[str, str | None]]) -> str:
-    """"a photo of a red circle and a blue star"; three entities read "a ... next to a ... and a ...".
+    """ "a photo of a red circle and a blue star"; three entities read "a ... next to a ... and a ...".
 
     `entities` are one to three (noun, colour or None). All nouns and colours of the shapes world take "a".
     """
