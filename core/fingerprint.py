@@ -1,20 +1,21 @@
-"""What identifies a loaded pipeline: its weights, its modules' settings and its tokenizers, not where it came from."""
+"""What identifies a loaded pipeline: weights, settings and tokenizers, not where they came from."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import nn
 
 
 def pipeline_fingerprint(pipe: DiffusionPipeline) -> str:
-    """SHA-256 (64 hex digits) over every module's class, settings and tensors, and every tokenizer's vocabulary.
+    """SHA-256, hex, of every module's class, settings and tensors, and every tokenizer's vocabulary.
 
-    Equal for two loads of the same checkpoint in the same dtype, whatever the path or device; different after a LoRA
-    is fused or a weight is edited. The scheduler is left out: `core.sampling.Sampler.identity` has it. Costs one pass
-    over the weights (on a GPU: one copy to the host), so call it once a process.
+    Equal for two loads of the same checkpoint in the same dtype, whatever the path or device; different after
+    a LoRA is fused or a weight is edited. The scheduler is left out: `core.sampling.Sampler.identity` has it.
+    Costs one pass over the weights (on a GPU: one copy to the host), so call it once a process.
     """
     digest = hashlib.sha256(type(pipe).__name__.encode())
     for name, component in sorted(pipe.components.items()):
@@ -30,8 +31,8 @@ def pipeline_fingerprint(pipe: DiffusionPipeline) -> str:
 
 
 def _describe(component: Any) -> str:
-    config = getattr(component, "config", {})
-    settings = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    config = getattr(component, "config", None) or {}
+    settings = dict(config) if isinstance(config, Mapping) else config.to_dict()
     # Private keys hold paths and library versions, which do not change what the weights compute.
     settings = {key: value for key, value in settings.items() if not key.startswith("_")}
     settings.pop("transformers_version", None)

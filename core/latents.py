@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from core.points import Point
@@ -31,8 +31,9 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 def content_key(parts: Mapping[str, Any]) -> str:
     """Name of a point: the SHA-256 (64 hex digits) of `parts` as canonical JSON.
 
-    Put in everything that determines the point: the pipeline's fingerprint (`core.fingerprint`), `Sampler.identity`,
-    the prompt, the seed, and what was done so far. Key order does not matter; two equal mappings have one name.
+    Put in everything that determines the point: the pipeline's fingerprint (`core.fingerprint`),
+    `Sampler.identity`, the prompt, the seed, and what was done so far. Key order does not matter; equal
+    mappings have one name.
 
     Raises:
         ValueError: a value is not JSON, or not a finite number.
@@ -50,13 +51,13 @@ def content_key(parts: Mapping[str, Any]) -> str:
 
 @dataclass
 class LatentStore:
-    """Points of trajectories in `folder`, at most about `max_bytes` of them, shared by any number of processes.
+    """Points of trajectories in `folder`, about `max_bytes` at most, shared by any number of processes.
 
-    A file appears whole or not at all (written beside its place, then renamed). When the folder outgrows the cap,
-    the files least recently read or written go first, down to 90 % of it; each process looks at the folder again
-    after it has written a sixteenth of the cap, so n processes can overshoot by n sixteenths for a while. A file
-    that cannot be read whole, or whose checksum is wrong, is removed with a warning and counts as absent. A full
-    disk is a warning too (once), and the work goes on without storing.
+    A file appears whole or not at all (written beside its place, then renamed). When the folder outgrows the
+    cap, the files least recently read or written go first, down to 90 % of it; a process looks at the folder
+    again once it has written a sixteenth of the cap, so n processes can overshoot by n sixteenths.
+    A file that cannot be read whole, or whose checksum is wrong, is removed with a warning and counts as
+    absent. A full disk is a warning too (once), and the work goes on without storing.
 
     Args:
         folder: made if it does not exist.
@@ -95,16 +96,14 @@ class LatentStore:
         """The point named `key`, on the CPU, or None if it is not there (or was damaged)."""
         path = self.path(key)
         try:
-            tensors, metadata = _read(path)
-            os.utime(path)
+            point = Point.from_tensors(*_read(path))
         except FileNotFoundError:
             return None
         except (SafetensorError, ValueError) as problem:
             return self._discard(path, problem)
-        try:
-            return Point.from_tensors(tensors, metadata)
-        except ValueError as problem:
-            return self._discard(path, problem)
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(path)
+        return point
 
     def put(self, key: str, point: Point) -> None:
         """Stores `point` under `key`, in place of what was there."""
@@ -150,7 +149,7 @@ class LatentStore:
             warnings.warn(text, stacklevel=3)
 
     def _evict(self) -> None:
-        """Counts the folder; over the cap, removes the files least recently used. Other processes may do the same."""
+        """Counts the folder and, over the cap, removes what was least recently used."""
         files: list[tuple[float, int, Path]] = []
         oldest_temporary = time.time() - STALE_SECONDS
         for path in self.folder.glob("??/*"):
@@ -172,9 +171,11 @@ class LatentStore:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+    # Opened once: safetensors' own file reader opens a path twice, and it may be evicted in between.
+    content = path.read_bytes()
+    tensors = load(content)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    metadata = header.get("__metadata__", {})
     if metadata.get("checksum") != _checksum(tensors):
         raise ValueError("the checksum does not match")
     return tensors, metadata

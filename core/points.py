@@ -1,4 +1,4 @@
-"""A point of a denoising trajectory as a plain value: tensors and JSON, nothing else, so any process can go on from it."""
+"""A point of a denoising trajectory as a plain value, tensors and JSON: any process can go on from it."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -15,18 +15,19 @@ StateValue = None | bool | int | float | str | Tensor | tuple["StateValue", ...]
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """Where a batch of B samples stands before step `step_index` (0 is the noisiest; the number of steps is the end).
+    """Where a batch of B samples stands before step `step_index` (0 is the noisiest).
 
-    Everything that the rest of the trajectory depends on is in here, beside the model, the sampler's settings and
-    the prompt: the latents, what a multistep scheduler remembers, and each sample's noise stream.
+    Everything that the rest of the trajectory depends on is in here, beside the model, the sampler's settings
+    and the prompt: the latents, what a multistep scheduler remembers, and each sample's noise stream.
 
     Attributes:
         latents: (B, C, h, w), in the model's dtype.
-        step_index: the next step to run, a position in `scheduler.timesteps`.
+        step_index: the next step to run, a position in `scheduler.timesteps`; their number is the end.
         noise_streams: (B, S) uint8, `torch.Generator.get_state()` of each sample's CPU generator.
         schedule: identifies the schedule that the point belongs to (`Sampler.schedule`); points of different
             schedules do not mix.
-        scheduler_state: the scheduler's memory by attribute name: None, numbers, tensors of B rows, tuples of these.
+        scheduler_state: the scheduler's memory by attribute name: None, numbers, tensors of B rows, tuples
+            of these.
         iterref_done: iterative refinement of this very step is already in the latents (a snapshot of it).
     """
 
