@@ -1,5 +1,7 @@
 """Which colour is a pixel? sRGB to CIELAB, and the nearest named reference of a palette."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -43,11 +45,15 @@ class Palette:
     Args:
         name: what scores and caches call this palette.
         references: name of a colour -> its references, each (L, a, b).
+
+    `names` are the colours in order; `fingerprint` changes with any reference, so that counts made with other
+    references are never taken for these.
     """
 
     name: str
     references: Mapping[str, Sequence[tuple[float, float, float]]]
     names: tuple[str, ...] = field(init=False)
+    fingerprint: str = field(init=False, repr=False)
     _points: NDArray[np.float64] = field(init=False, repr=False, compare=False)
     _owners: NDArray[np.intp] = field(init=False, repr=False, compare=False)
 
@@ -55,7 +61,11 @@ class Palette:
         if not self.references or not all(self.references.values()):
             raise ValueError(f"palette {self.name!r} needs at least one reference for every colour")
         counts = [len(points) for points in self.references.values()]
+        listed = json.dumps({name: [list(p) for p in ps] for name, ps in self.references.items()})
         object.__setattr__(self, "names", tuple(self.references))
+        object.__setattr__(
+            self, "fingerprint", f"{self.name}-{hashlib.sha256(listed.encode()).hexdigest()[:8]}"
+        )
         object.__setattr__(self, "_points", np.array([p for ps in self.references.values() for p in ps]))
         object.__setattr__(self, "_owners", np.repeat(np.arange(len(counts)), counts))
 
