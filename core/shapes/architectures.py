@@ -165,14 +165,14 @@ def build_segmenter() -> UperNetForSemanticSegmentation:
     backbone = ConvNextConfig(
         patch_size=2,
         num_stages=4,
-        hidden_sizes=[24, 48, 96, 128],
-        depths=[1, 1, 2, 1],
+        hidden_sizes=[24, 48, 64, 96],
+        depths=[1, 1, 1, 1],
         out_features=["stage1", "stage2", "stage3", "stage4"],
     )
     return UperNetForSemanticSegmentation(
         UperNetConfig(
             backbone_config=backbone,
-            hidden_size=48,
+            hidden_size=32,
             pool_scales=[1, 2],
             use_auxiliary_head=False,
             num_labels=len(labels),

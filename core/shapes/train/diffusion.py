@@ -35,7 +35,7 @@ class Trainee(nn.Module, ABC):
 
     @abstractmethod
     def noun_columns(self, texts: list[str], nouns: list[list[str]]) -> list[Tensor]:
-        """For each text encoder's stretch of the joint text sequence: (B, 3) column of each noun, -1 beyond the last."""
+        """For each text encoder: (B, 3) column of each noun in the joint text sequence, -1 beyond the last."""
 
     @abstractmethod
     def forward(self, latents: Tensor, noise: Tensor, level: Tensor, texts: list[str]) -> tuple[Tensor, Tensor]:

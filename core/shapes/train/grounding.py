@@ -17,7 +17,8 @@ from torch.nn import functional as F
 class AttentionRecorder:
     """An attention processor for training: computes attention openly and keeps image-to-text probabilities.
 
-    `maps` fills with one (B, queries, text keys) tensor a layer and forward, averaged over heads.
+    `maps` fills with one (B, queries, text keys) tensor a layer and forward, averaged over heads. Self-attention goes
+    the same open way unrecorded: on CPU that trains twice as fast as the fused kernel, at heads this narrow.
     """
 
     def __init__(self) -> None:
@@ -31,17 +32,13 @@ class AttentionRecorder:
         attention_mask: Tensor | None = None,
         **_: object,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        assert encoder_hidden_states is not None, "only attention to text is recorded"
-        joint = getattr(attn, "add_q_proj", None) is not None
-        if joint:
+        if encoder_hidden_states is not None and getattr(attn, "add_q_proj", None) is not None:
             return self._joint(attn, hidden_states, encoder_hidden_states)
-        query = _heads(attn, attn.to_q(hidden_states))
-        key, value = (
-            _heads(attn, attn.to_k(encoder_hidden_states)),
-            _heads(attn, attn.to_v(encoder_hidden_states)),
-        )
+        source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = (_heads(attn, x) for x in (attn.to_q(hidden_states), attn.to_k(source), attn.to_v(source)))
         weights = _attention(attn, query, key)
-        self.maps.append(weights.mean(1))
+        if encoder_hidden_states is not None:
+            self.maps.append(weights.mean(1))
         return attn.to_out[0](_merge(weights.to(value.dtype) @ value))
 
     def _joint(self, attn: Attention, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,7 +65,7 @@ class AttentionRecorder:
 def recording(model: nn.Module) -> Iterator[AttentionRecorder]:
     """Record every attention of `model` (UNet or MMDiT) to text until the block ends."""
     recorder = AttentionRecorder()
-    layers = [m for n, m in model.named_modules() if isinstance(m, Attention) and _attends_to_text(n, m)]
+    layers = [module for module in model.modules() if isinstance(module, Attention)]
     stock = [layer.processor for layer in layers]
     for layer in layers:
         layer.processor = recorder
@@ -102,10 +99,6 @@ def grounding_loss(maps: list[Tensor], columns: Tensor, coverage: Tensor) -> Ten
     return total / len(maps)
 
 
-def _attends_to_text(name: str, layer: Attention) -> bool:
-    return name.endswith("attn2") or getattr(layer, "add_q_proj", None) is not None
-
-
 def _heads(attn: Attention, x: Tensor) -> Tensor:
     return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 
@@ -115,4 +108,4 @@ def _merge(x: Tensor) -> Tensor:
 
 
 def _attention(attn: Attention, query: Tensor, key: Tensor) -> Tensor:
-    return (query @ key.transpose(2, 3) * attn.scale).softmax(-1)
+    return (query * attn.scale @ key.transpose(2, 3)).softmax(-1)

@@ -13,8 +13,8 @@ from core.shapes.train.data import TrainingSet
 from core.shapes.train.loop import Plan, train
 from core.shapes.train.vae import to_pixels
 
-BATCH = 32
-PLAN = Plan(steps=1500, learning_rate=2e-3, decay=0.99)
+BATCH = 24
+PLAN = Plan(steps=1200, learning_rate=3e-3, decay=0.99)
 
 
 def train_segmenter(data: TrainingSet, folder: Path, output: Path, seed: int, plan: Plan = PLAN) -> None:

@@ -1,0 +1,38 @@
+# Everything a developer or a user runs. `make demo` and `make test` set up what they need on a machine that has
+# nothing but Python, make and git.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+# Two cores are the smallest machine keystep is tested on; Ray gives a worker of one CPU one thread.
+export OMP_NUM_THREADS ?= 2
+export RAY_CHDIR_TO_TRIAL_DIR ?= 0
+
+.PHONY: demo test test-all lint bench notebooks docs ui clean
+
+$(READY): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/python -m core.shapes.demo --out out/demo
+
+test: lint
+	$(BIN)/python -m pytest --quiet
+
+test-all: lint
+	$(BIN)/python -m pytest --quiet -m "not gpu"
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf .venv build dist out site *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
