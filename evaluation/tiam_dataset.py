@@ -32,10 +32,9 @@ def read_dataset(folder: str | Path) -> list[Prompt]:
 
 def write_dataset(prompts: Sequence[Prompt], folder: str | Path) -> None:
     """Saves the prompts as a dataset with TIAMv2's columns. ValueError if the `datasets` extra is missing."""
-    columns: dict[str, list[Any]] = {}
-    for prompt in prompts:
-        for column, value in tiam_row(prompt).items():
-            columns.setdefault(column, []).append(value)
+    rows = [tiam_row(prompt) for prompt in prompts]
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: [row.get(name) for row in rows] for name in names}
     _datasets().Dataset.from_dict(columns).save_to_disk(str(folder))
 
 
