@@ -107,9 +107,7 @@ def compare(
     estimate = interval(
         differences, confidence=confidence, num_resamples=num_resamples, seed=seed, bounds=(-spread, spread)
     )
-    p_value = sign_flip_p(
-        prompt_means(differences), alternative=alternative, num_resamples=num_resamples, seed=seed
-    )
+    p_value = sign_flip_p(prompt_means(differences), alternative=alternative, num_resamples=num_resamples, seed=seed)
     return Comparison(estimate, p_value, p_value)
 
 

@@ -127,7 +127,5 @@ def test_power_is_as_stated(drop, stated):
     values = mean_outcomes(rng, chance * (1 - drop / 0.5)) - mean_outcomes(rng, chance)
     reached = log_capital(values) >= math.log(20)
     when = np.where(reached.any(axis=1), reached.argmax(axis=1) + 1, 301)
-    print(
-        f"worse by {drop}: stopped after {np.median(when)} prompts, {reached.any(axis=1).mean():.4f} of them"
-    )
+    print(f"worse by {drop}: stopped after {np.median(when)} prompts, {reached.any(axis=1).mean():.4f} of them")
     assert np.median(when) == pytest.approx(stated, rel=0.1)

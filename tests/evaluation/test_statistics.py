@@ -19,9 +19,7 @@ def coverage(mean, num_prompts, num_seeds, num_sets, num_resamples):
     rng = np.random.default_rng(0)
     covered = 0
     for number in range(num_sets):
-        estimate = interval(
-            clustered(rng, mean, num_prompts, num_seeds, 0.4), num_resamples=num_resamples, seed=number
-        )
+        estimate = interval(clustered(rng, mean, num_prompts, num_seeds, 0.4), num_resamples=num_resamples, seed=number)
         covered += estimate.low <= mean <= estimate.high
     return covered / num_sets
 
@@ -52,9 +50,7 @@ def test_the_interval_is_near_the_one_from_the_normal_approximation():
 
 def test_equal_prompts_leave_open_what_they_cannot_rule_out():
     none, all_, half = (interval(np.full((30, 4), value)) for value in (0.0, 1.0, 0.5))
-    share = 1 - 0.05 ** (
-        1 / 30
-    )  # (1 - share)^30 = 0.05: the largest share that 30 prompts may all have missed
+    share = 1 - 0.05 ** (1 / 30)  # (1 - share)^30 = 0.05: the largest share that 30 prompts may all have missed
     assert (none.low, none.high) == pytest.approx((0.0, share))
     assert (all_.low, all_.high) == pytest.approx((1 - share, 1.0))
     assert (half.low, half.high) == pytest.approx((0.5 - share / 2, 0.5 + share / 2))
@@ -139,9 +135,7 @@ def test_coverage_in_short():
 
 def test_sign_flip_rejects_no_more_than_it_says_in_short():
     rng = np.random.default_rng(0)
-    p_values = [
-        sign_flip_p(rng.choice([-1, 1], 12) * rng.random(12), num_resamples=199, seed=k) for k in range(400)
-    ]
+    p_values = [sign_flip_p(rng.choice([-1, 1], 12) * rng.random(12), num_resamples=199, seed=k) for k in range(400)]
     assert 0.02 <= np.mean(np.array(p_values) <= 0.05) <= 0.09
 
 
@@ -159,8 +153,6 @@ def test_coverage_is_as_stated(num_prompts, num_seeds, expected):
             outcomes = clustered(rng, mean, num_prompts, num_seeds, 0.4)
             half = 1.96 * np.sqrt(outcomes.mean() * (1 - outcomes.mean()) / outcomes.size)
             naive.append(abs(outcomes.mean() - mean) <= half)
-        print(
-            f"{num_prompts} of {num_seeds}, mean {mean}: {covered:.3f}, image-wise {np.mean(naive):.3f}"
-        )
+        print(f"{num_prompts} of {num_seeds}, mean {mean}: {covered:.3f}, image-wise {np.mean(naive):.3f}")
         assert covered == pytest.approx(stated, abs=0.03)
         assert np.mean(naive) < 0.85
