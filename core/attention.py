@@ -38,9 +38,7 @@ class AttentionCapture:
         ValueError: no layers; the denoiser is being captured already; it has gradient checkpointing on.
     """
 
-    def __init__(
-        self, denoiser: nn.Module, layers: Mapping[str, nn.Module], columns: Sequence[tuple[int, int]]
-    ):
+    def __init__(self, denoiser: nn.Module, layers: Mapping[str, nn.Module], columns: Sequence[tuple[int, int]]):
         if not layers:
             raise ValueError("no attention layers to capture: name at least one")
         self._denoiser = denoiser

@@ -118,9 +118,7 @@ def t5_vocabulary() -> list[tuple[str, float]]:
 
 def t5_tokenizer(max_length: int = 512) -> T5Tokenizer:
     """A T5 tokenizer (no BOS, ``</s>`` at the end, ``<pad>`` = 0) over a small unigram vocabulary."""
-    return T5Tokenizer(
-        vocab=t5_vocabulary(), extra_ids=0, additional_special_tokens=[], model_max_length=max_length
-    )
+    return T5Tokenizer(vocab=t5_vocabulary(), extra_ids=0, additional_special_tokens=[], model_max_length=max_length)
 
 
 def tiny_vae(latent_channels: int = 4, levels: int = 4, **overrides) -> AutoencoderKL:
@@ -136,9 +134,7 @@ def tiny_vae(latent_channels: int = 4, levels: int = 4, **overrides) -> Autoenco
     ).eval()
 
 
-def _clip_config(
-    width: int, max_length: int, activation: str, projection: int | None = None
-) -> CLIPTextConfig:
+def _clip_config(width: int, max_length: int, activation: str, projection: int | None = None) -> CLIPTextConfig:
     return CLIPTextConfig(
         vocab_size=CLIP_VOCABULARY_SIZE,
         hidden_size=width,
@@ -285,9 +281,7 @@ def _sd3(seed: int, **transformer_overrides) -> StableDiffusion3Pipeline:
     return StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=tiny_vae(
-            8, scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False
-        ),
+        vae=tiny_vae(8, scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
         text_encoder=CLIPTextModelWithProjection(_clip_config(16, 77, "quick_gelu", 12)).eval(),
         text_encoder_2=CLIPTextModelWithProjection(_clip_config(12, 77, "gelu", 8)).eval(),
         text_encoder_3=T5EncoderModel(t5).eval(),

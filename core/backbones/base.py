@@ -101,8 +101,7 @@ class Backbone(ABC):
         if guidance_scale == 1.0:
             return self.predict(model_input, timestep, positive, conditioning.added)
         added = {
-            name: torch.cat([conditioning.negative_added[name], value])
-            for name, value in conditioning.added.items()
+            name: torch.cat([conditioning.negative_added[name], value]) for name, value in conditioning.added.items()
         }
         both = self.predict(torch.cat([model_input] * 2), timestep, torch.cat([negative, positive]), added)
         uncond, cond = both.chunk(2)

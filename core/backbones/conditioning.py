@@ -47,9 +47,7 @@ class Conditioning:
     def columns(self) -> tuple[Span, ...]:
         """For each group the span that covers the kept columns of every sample."""
         groups = zip(*self.spans, strict=True)
-        return tuple(
-            (min(first for first, _ in group), max(last for _, last in group)) for group in map(list, groups)
-        )
+        return tuple((min(first for first, _ in group), max(last for _, last in group)) for group in map(list, groups))
 
     def select(self, rows: Sequence[int]) -> "Conditioning":
         """The samples at ``rows``, in that order; a row may come several times.
@@ -90,8 +88,7 @@ class Conditioning:
             **{name: torch.cat([part._tensors()[name] for part in parts]) for name in parts[0]._tensors()},
             added={name: torch.cat([part.added[name] for part in parts]) for name in parts[0].added},
             negative_added={
-                name: torch.cat([part.negative_added[name] for part in parts])
-                for name in parts[0].negative_added
+                name: torch.cat([part.negative_added[name] for part in parts]) for name in parts[0].negative_added
             },
         )
 

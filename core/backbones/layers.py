@@ -61,9 +61,7 @@ def choose_layers(
     return {name: module for name, (module, _) in chosen.items()}, grids.pop()
 
 
-def _named(
-    layers: Mapping[str, tuple[nn.Module, Grid]], names: tuple[str, ...]
-) -> dict[str, tuple[nn.Module, Grid]]:
+def _named(layers: Mapping[str, tuple[nn.Module, Grid]], names: tuple[str, ...]) -> dict[str, tuple[nn.Module, Grid]]:
     for wanted in names:
         if not any(name == wanted or name.startswith(wanted + ".") for name in layers):
             raise ValueError(f"no attention layer is called {wanted!r}; there are {', '.join(layers)}")

@@ -38,9 +38,7 @@ class UNetBackbone(Backbone):
         super().__init__(pipe, attention)
         config = pipe.unet.config
         if config.time_cond_proj_dim is not None:
-            raise ValueError(
-                "this UNet takes the guidance scale as input (LCM): not supported, use its teacher"
-            )
+            raise ValueError("this UNet takes the guidance scale as input (LCM): not supported, use its teacher")
         if config.in_channels != pipe.vae.config.latent_channels:
             raise ValueError(
                 f"this UNet takes {config.in_channels} channels and latents have "
@@ -59,8 +57,7 @@ class UNetBackbone(Backbone):
     ) -> Conditioning:
         if max_sequence_length is not None:
             raise ValueError(
-                f"max_sequence_length is {max_sequence_length}, but {type(self.pipe).__name__} has no T5: "
-                "leave it None"
+                f"max_sequence_length is {max_sequence_length}, but {type(self.pipe).__name__} has no T5: leave it None"
             )
         texts, places = unique_texts(prompts)
         added, negative_added = {}, {}
