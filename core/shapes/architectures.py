@@ -124,7 +124,7 @@ def build_sd3(vae: AutoencoderKL) -> StableDiffusion3Pipeline:
         patch_size=1,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        num_layers=6,
+        num_layers=5,
         attention_head_dim=head_dim,
         num_attention_heads=heads,
         joint_attention_dim=128,

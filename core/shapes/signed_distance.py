@@ -18,7 +18,7 @@ def circle(x: Array, y: Array) -> Array:
 
 
 def square(x: Array, y: Array) -> Array:
-    return np.maximum(np.abs(x), np.abs(y)) - 0.82
+    return np.maximum(np.abs(x), np.abs(y)) - 0.7
 
 
 def triangle(x: Array, y: Array) -> Array:
@@ -42,7 +42,7 @@ def star(x: Array, y: Array) -> Array:
 
 def heart(x: Array, y: Array) -> Array:
     """A square on its corner with a half disc on each upper side."""
-    half = 0.58
+    half = 0.525
     y = y - 0.08
     u, v = (x + y) / 2**0.5, (y - x) / 2**0.5
     box = np.maximum(np.abs(u), np.abs(v)) - half

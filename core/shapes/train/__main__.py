@@ -1,12 +1,14 @@
 """Command line of the training scripts."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from core.shapes.models import WEIGHTS
 from core.shapes.train.data import load_training_set
+from core.shapes.train.loop import Plan
 
 MODELS = ("vae", "segmenter", "clip", "sd", "sd3")
 
@@ -27,27 +29,35 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=60_000, help="scenes in the training set (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=int, help="optimiser steps in all; may change on resuming (default: the plan's)"
+    )
     arguments = parser.parse_args()
+
+    def plan(default: Plan) -> Plan:
+        return replace(default, steps=arguments.steps or default.steps)
+
     torch.set_num_threads(arguments.threads)
     data = load_training_set(arguments.work, arguments.scenes, arguments.seed)
     folder = arguments.work / arguments.model
+    vae = arguments.work / "vae" / "trained"
     if arguments.model == "vae":
-        from core.shapes.train.vae import train_vae
+        from core.shapes.train.vae import PLAN, train_vae
 
-        train_vae(data, folder, arguments.output / "vae", arguments.seed)
+        train_vae(data, folder, vae, arguments.seed, plan(PLAN))
     elif arguments.model == "segmenter":
-        from core.shapes.train.segmenter import train_segmenter
+        from core.shapes.train.segmenter import PLAN, train_segmenter
 
-        train_segmenter(data, folder, arguments.output / "shapes-segmenter", arguments.seed)
+        train_segmenter(data, folder, arguments.output / "shapes-segmenter", arguments.seed, plan(PLAN))
     elif arguments.model == "clip":
-        from core.shapes.train.clip import train_clip
+        from core.shapes.train.clip import PLAN, train_clip
 
-        train_clip(data, folder, arguments.output / "shapes-clip", arguments.seed)
+        train_clip(data, folder, arguments.output / "shapes-clip", arguments.seed, plan(PLAN))
     else:
-        from core.shapes.train.diffusion import train_pipeline
+        from core.shapes.train.diffusion import PLANS, train_pipeline
 
         name = f"shapes-{arguments.model}"
-        train_pipeline(name, data, folder, arguments.output / "vae", arguments.output / name, arguments.seed)
+        train_pipeline(name, data, folder, vae, arguments.output / name, arguments.seed, plan(PLANS[name]))
 
 
 if __name__ == "__main__":

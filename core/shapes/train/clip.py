@@ -33,7 +33,7 @@ MODEL = {
 PREPROCESS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic", "resize_mode": "shortest"}
 
 
-def train_clip(data: TrainingSet, folder: Path, output: Path, seed: int, plan: Plan = PLAN) -> None:
+def train_clip(data: TrainingSet, folder: Path, output: Path, seed: int, plan: Plan) -> None:
     """Contrastive training on true captions: what the scene shows, not what its unreliable caption says."""
     import open_clip
 

@@ -21,8 +21,8 @@ UNCAPTIONED_RATE = 0.1
 GROUNDING_WEIGHT = 0.04
 GROUNDED_NOISE = 0.85  # share of the schedule, from its clean end, in which attention is grounded
 PLANS = {
-    "shapes-sd": Plan(steps=9000, learning_rate=1e-3),
-    "shapes-sd3": Plan(steps=9000, learning_rate=1e-3),
+    "shapes-sd": Plan(steps=8000, learning_rate=1e-3),
+    "shapes-sd3": Plan(steps=5500, learning_rate=1e-3),
 }
 
 
@@ -126,14 +126,13 @@ def train_pipeline(
     seed: int,
     plan: Plan | None = None,
 ) -> None:
-    """Train `name` and write the whole pipeline (fp16 safetensors) to `output`, now and at every checkpoint."""
+    """Train `name` and write the whole pipeline (fp16 safetensors) to `output`."""
     torch.manual_seed(seed)
     vae = AutoencoderKL.from_pretrained(vae_folder).eval()
     pipe, trainee_class = (build_sd(vae), SDTrainee) if name == "shapes-sd" else (build_sd3(vae), SD3Trainee)
     trainee = trainee_class(pipe)  # pyright: ignore[reportArgumentType]
     latents = _encode_all(vae, data, folder.parent / "latents.npy")
     shift = (vae.config.shift_factor or 0.0) if name == "shapes-sd3" else 0.0  # SD's pipeline knows no shift
-    plan = plan or PLANS[name]
 
     def loss_fn(step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([seed, step])
@@ -152,13 +151,8 @@ def train_pipeline(
         grounding = torch.stack([grounding_loss(recorder.maps, stretch, coverage) for stretch in columns]).mean()
         return {"denoise": F.mse_loss(predicted.float(), target), "ground": GROUNDING_WEIGHT * grounding}
 
-    def save(trained: nn.Module) -> None:
-        trainee.load_state_dict(trained.state_dict())
-
-    keep = {key: value.clone() for key, value in trainee.state_dict().items()}
-    del keep
     average = train(trainee, loss_fn, plan, folder, optimizers=_optimizers(trainee, plan))
-    save(average)
+    trainee.load_state_dict(average.state_dict())
     pipe.to(torch.float16).save_pretrained(output, safe_serialization=True)
     print(f"wrote {output}")
 

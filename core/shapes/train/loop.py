@@ -1,4 +1,4 @@
-"""A resumable training loop: seeded batches, one-cycle learning rate, averaged weights, checkpoints, progress."""
+"""A resumable training loop: seeded batches, averaged weights, checkpoints, progress."""
 
 import json
 import os
@@ -18,17 +18,23 @@ LossFn = Callable[[int], dict[str, Tensor]]
 class Plan:
     """How long and how fast to train.
 
-    steps: optimiser steps in all; learning_rate: peak of the one-cycle schedule; warmup: share of the steps spent
-    rising to it; decay: of the averaged weights, per step; save_every: seconds between checkpoints.
+    steps: optimiser steps in all; learning_rate: the highest; warmup: steps spent rising to it; cooldown: share of the
+    steps, at the end, spent falling to 0 (in between it stays, so that a run can be resumed with more steps or fewer);
+    decay: of the averaged weights, per step; save_every: seconds between checkpoints.
     """
 
     steps: int
     learning_rate: float = 1e-3
-    warmup: float = 0.05
+    warmup: int = 100
+    cooldown: float = 0.35
     weight_decay: float = 0.01
     decay: float = 0.999
     clip_norm: float = 1.0
     save_every: float = 120.0
+
+    def pace(self, step: int) -> float:
+        """The learning rate at `step`, as a share of the highest."""
+        return min(1.0, (step + 1) / self.warmup, (self.steps - step) / (self.cooldown * self.steps))
 
 
 def train(
@@ -38,7 +44,6 @@ def train(
     folder: Path,
     *,
     optimizers: Sequence[torch.optim.Optimizer] = (),
-    on_checkpoint: Callable[[nn.Module], None] | None = None,
 ) -> nn.Module:
     """Minimise the sum of the losses that `loss_fn(step)` returns; go on from `folder` if it holds a checkpoint.
 
@@ -49,20 +54,10 @@ def train(
     chosen = list(optimizers) or [
         torch.optim.AdamW(model.parameters(), plan.learning_rate, weight_decay=plan.weight_decay, betas=(0.9, 0.99))
     ]
-    schedules = [
-        torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=[group["lr"] for group in optimizer.param_groups],
-            total_steps=plan.steps + 1,
-            pct_start=plan.warmup,
-            cycle_momentum=False,
-        )
-        for optimizer in chosen
-    ]
+    peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in chosen]
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(plan.decay), use_buffers=True)
     stateful = {"model": model, "average": average}
     stateful |= {f"optimizer{n}": optimizer for n, optimizer in enumerate(chosen)}
-    stateful |= {f"schedule{n}": schedule for n, schedule in enumerate(schedules)}
     checkpoint = folder / "checkpoint.pt"
     first = 0
     if checkpoint.exists():
@@ -78,10 +73,11 @@ def train(
         losses = loss_fn(step)
         torch.stack(list(losses.values())).sum().backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), plan.clip_norm)
-        for optimizer, schedule in zip(chosen, schedules, strict=True):
+        for optimizer, rates in zip(chosen, peaks, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * plan.pace(step)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            schedule.step()
         average.update_parameters(model)
         done, now = step + 1, time.monotonic()
         if done % 50 == 0 or done == plan.steps:
@@ -90,8 +86,6 @@ def train(
             state = {name: item.state_dict() for name, item in stateful.items()}
             torch.save({"step": done, **state}, checkpoint.with_suffix(".tmp"))
             os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
-            if on_checkpoint is not None:
-                on_checkpoint(average.module.eval())
             last_saved = time.monotonic()
     return average.module.eval()
 

@@ -17,7 +17,7 @@ BATCH = 24
 PLAN = Plan(steps=1200, learning_rate=3e-3, decay=0.99)
 
 
-def train_segmenter(data: TrainingSet, folder: Path, output: Path, seed: int, plan: Plan = PLAN) -> None:
+def train_segmenter(data: TrainingSet, folder: Path, output: Path, seed: int, plan: Plan) -> None:
     """Per-pixel cross-entropy on true scenes, a third of them noisy and a third blurred, as generated images can be."""
     torch.manual_seed(seed)
     model = build_segmenter().to(memory_format=torch.channels_last)

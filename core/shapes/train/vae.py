@@ -19,10 +19,10 @@ PLAN = Plan(steps=1300, learning_rate=2e-3, decay=0.99)
 
 def to_pixels(images: np.ndarray) -> Tensor:
     """uint8 (B,H,W,3) in 0..255 -> float32 (B,3,H,W) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
-def train_vae(data: TrainingSet, folder: Path, output: Path, seed: int, plan: Plan = PLAN) -> None:
+def train_vae(data: TrainingSet, folder: Path, output: Path, seed: int, plan: Plan) -> None:
     torch.manual_seed(seed)
     vae = build_vae().to(memory_format=torch.channels_last)
 
