@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, help="optimiser steps in all; may change on resuming (default: the plan's)"
     )
+    parser.add_argument("--compile", action="store_true", help="sd, sd3: compile blocks (needs a C++ compiler)")
     arguments = parser.parse_args()
 
     def plan(default: Plan) -> Plan:
@@ -57,7 +58,16 @@ def main() -> None:
         from core.shapes.train.diffusion import PLANS, train_pipeline
 
         name = f"shapes-{arguments.model}"
-        train_pipeline(name, data, folder, vae, arguments.output / name, arguments.seed, plan(PLANS[name]))
+        train_pipeline(
+            name,
+            data,
+            folder,
+            vae,
+            arguments.output / name,
+            arguments.seed,
+            plan(PLANS[name]),
+            compiled=arguments.compile,
+        )
 
 
 if __name__ == "__main__":

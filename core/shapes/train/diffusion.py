@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusion3Pipeline, StableDiffusionPipeline
+from diffusers.models.attention import BasicTransformerBlock, JointTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -124,9 +126,14 @@ def train_pipeline(
     vae_folder: Path,
     output: Path,
     seed: int,
-    plan: Plan | None = None,
+    plan: Plan,
+    *,
+    compiled: bool = False,
 ) -> None:
-    """Train `name` and write the whole pipeline (fp16 safetensors) to `output`."""
+    """Train `name` and write the whole pipeline (fp16 safetensors) to `output`.
+
+    `compiled` has torch compile the denoiser's blocks: a minute more at the start, then a quarter less a step.
+    """
     torch.manual_seed(seed)
     vae = AutoencoderKL.from_pretrained(vae_folder).eval()
     pipe, trainee_class = (build_sd(vae), SDTrainee) if name == "shapes-sd" else (build_sd3(vae), SD3Trainee)
@@ -151,6 +158,10 @@ def train_pipeline(
         grounding = torch.stack([grounding_loss(recorder.maps, stretch, coverage) for stretch in columns]).mean()
         return {"denoise": F.mse_loss(predicted.float(), target), "ground": GROUNDING_WEIGHT * grounding}
 
+    if compiled:
+        for block in trainee.denoiser.modules():
+            if isinstance(block, JointTransformerBlock | BasicTransformerBlock | ResnetBlock2D):
+                block.compile()
     average = train(trainee, loss_fn, plan, folder, optimizers=_optimizers(trainee, plan))
     trainee.load_state_dict(average.state_dict())
     pipe.to(torch.float16).save_pretrained(output, safe_serialization=True)
