@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -95,9 +96,7 @@ class AttentionChoice(FrozenModel):
     """
 
     layers: Annotated[tuple[str, ...] | None, FromList] = Field(default=None, min_length=1)
-    resolution: Annotated[
-        tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None, FromList
-    ] = None
+    resolution: Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None, FromList] = None
 
 
 class Refinement(FrozenModel):
@@ -107,6 +106,12 @@ class Refinement(FrozenModel):
     iterref: IterRef | None = None
     gsng: GSNg | None = None
     attention: AttentionChoice = AttentionChoice()
+
+
+@cache
+def scheduler_names() -> list[str]:
+    """The scheduler classes of the diffusers at hand."""
+    return sorted(name for name in dir(diffusers) if name.endswith("Scheduler"))
 
 
 class SamplerConfig(FrozenModel):
@@ -132,7 +137,7 @@ class SamplerConfig(FrozenModel):
     @field_validator("scheduler")
     @classmethod
     def _known_scheduler(cls, name: str) -> str:
-        known = sorted(entry for entry in dir(diffusers) if entry.endswith("Scheduler"))
+        known = scheduler_names()
         if name not in known:
             raise ValueError(
                 f"{name!r} is no scheduler of diffusers {diffusers.__version__}{did_you_mean(name, known)} "
@@ -179,7 +184,9 @@ class StepConfig(FrozenModel):
     @classmethod
     def _this_version(cls, data: Any) -> Any:
         version = data.get("schema_version", SCHEMA_VERSION) if isinstance(data, dict) else SCHEMA_VERSION
-        if type(version) is int and version != SCHEMA_VERSION:
+        if type(version) is not int:
+            raise ValueError(f"schema_version must be the integer {SCHEMA_VERSION}, got {version!r}")
+        if version != SCHEMA_VERSION:
             remedy = "update keystep" if version > SCHEMA_VERSION else "export it again with this keystep"
             raise ValueError(f"schema_version is {version} and this keystep reads {SCHEMA_VERSION}: {remedy}")
         return data

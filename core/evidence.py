@@ -28,8 +28,7 @@ class Estimate(FrozenModel):
     def _ordered(self) -> Self:
         if not self.low <= self.value <= self.high:
             raise ValueError(
-                f"an interval must hold its value: low <= value <= high, "
-                f"got {self.low} <= {self.value} <= {self.high}"
+                f"an interval must hold its value: low <= value <= high, got {self.low} <= {self.value} <= {self.high}"
             )
         return self
 

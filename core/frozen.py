@@ -61,8 +61,7 @@ class FrozenModel(BaseModel):
         """
         if not isinstance(data, Mapping):
             raise ValueError(
-                f"{source}: expected a mapping with the fields {', '.join(cls.model_fields)}, "
-                f"got {type(data).__name__}"
+                f"{source}: expected a mapping with the fields {', '.join(cls.model_fields)}, got {type(data).__name__}"
             )
         try:
             return cls.model_validate(data)

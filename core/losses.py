@@ -20,9 +20,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def _checked(maps: Tensor, mask: Tensor) -> Tensor:
     """The maps in full precision, zero where masked; refuses shapes that broadcasting would hide."""
     if maps.ndim != 4 or mask.shape != maps.shape[:2]:
-        raise ValueError(
-            f"maps must be (B, E, h, w) and mask (B, E), got {tuple(maps.shape)} and {tuple(mask.shape)}"
-        )
+        raise ValueError(f"maps must be (B, E, h, w) and mask (B, E), got {tuple(maps.shape)} and {tuple(mask.shape)}")
     if mask.dtype != torch.bool or not maps.is_floating_point():
         raise ValueError(f"maps must be floating point and mask boolean, got {maps.dtype} and {mask.dtype}")
     maps = maps.to(torch.promote_types(maps.dtype, torch.float32))

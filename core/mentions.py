@@ -80,9 +80,7 @@ def _noun_spans(nouns: Sequence[str], text: str) -> dict[str, list[Span]]:
     """The mentions of each noun, without those inside a mention of a longer one."""
     spans = {_key(noun): find_words(noun, text) for noun in nouns}
     every = [span for found in spans.values() for span in found]
-    return {
-        noun: [span for span in found if not _strictly_inside(span, every)] for noun, found in spans.items()
-    }
+    return {noun: [span for span in found if not _strictly_inside(span, every)] for noun, found in spans.items()}
 
 
 def _overlaps(span: Span, others: Sequence[Span]) -> bool:
@@ -104,9 +102,7 @@ def _after(attributes: Sequence[Span], noun: Span, barriers: Sequence[Span], tex
     near = min((span for span in attributes if span.start >= noun.end), default=None)
     if near is None or _between(noun.end, near.start, barriers):
         return None
-    heads_another = any(
-        span.start >= near.end and not text[near.end : span.start].strip() for span in barriers
-    )
+    heads_another = any(span.start >= near.end and not text[near.end : span.start].strip() for span in barriers)
     return None if heads_another else near
 
 

@@ -62,9 +62,7 @@ class Prompt:
     def __init__(self, text: str, entities: Sequence[Entity] = ()) -> None:
         for entity in entities:
             if not isinstance(entity, Entity):
-                raise ValueError(
-                    f"entities must be Entity values, got {entity!r}; Entity('cat', 'red') is one"
-                )
+                raise ValueError(f"entities must be Entity values, got {entity!r}; Entity('cat', 'red') is one")
         object.__setattr__(self, "text", text)
         object.__setattr__(self, "entities", tuple(entities))
 
@@ -180,9 +178,7 @@ def _why_not_mentioned(entity: Entity, prompt: Prompt) -> str:
     mentions = find_words(entity.noun, prompt.text)
     same = sum(other.noun.casefold() == entity.noun.casefold() for other in prompt.entities)
     if not mentions:
-        plural = next(
-            (form for form in (entity.noun + "s", entity.noun + "es") if find_words(form, prompt.text)), None
-        )
+        plural = next((form for form in (entity.noun + "s", entity.noun + "es") if find_words(form, prompt.text)), None)
         hint = f" (it has {plural!r}: name the entity that)" if plural else ""
         reason = f"the prompt does not have the whole word {entity.noun!r}{hint}"
     elif len(mentions) < same:

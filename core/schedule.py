@@ -30,14 +30,11 @@ def check_scheduler(scheduler: Any, name: str, arguments: Mapping[str, Any], num
         value = _plain(scheduler.config.get(key))
         if value != wanted:
             raise ValueError(
-                f"the step was chosen with {key}={wanted!r} of {name}, "
-                f"and the pipeline has {value!r}: {remedy}"
+                f"the step was chosen with {key}={wanted!r} of {name}, and the pipeline has {value!r}: {remedy}"
             )
     steps = scheduler.num_inference_steps
     if steps is None:
-        raise ValueError(
-            f"the scheduler has no schedule yet: call scheduler.set_timesteps({num_steps}) first"
-        )
+        raise ValueError(f"the scheduler has no schedule yet: call scheduler.set_timesteps({num_steps}) first")
     if steps != num_steps:
         raise ValueError(
             f"the step was chosen for {num_steps} sampling steps, and {steps} are run: a step index "
