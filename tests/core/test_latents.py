@@ -198,9 +198,7 @@ def test_four_processes_share_one_folder(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     folder = tmp_path / "shared"
-    workers = [
-        context.Process(target=hammer, args=(folder, worker, max_bytes, results)) for worker in range(4)
-    ]
+    workers = [context.Process(target=hammer, args=(folder, worker, max_bytes, results)) for worker in range(4)]
     for worker in workers:
         worker.start()
     assert [results.get(timeout=120) for _ in workers] == ["ok"] * 4
