@@ -255,7 +255,7 @@ def test_a_schema_version_of_another_type_is_refused(version: object):
 
 def test_values_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
-        step_config().refinement.iterref.step_index = 3
+        LossWeights().cn = 3.0
 
 
 @pytest.mark.parametrize(

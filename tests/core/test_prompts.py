@@ -265,7 +265,9 @@ def test_a_word_cut_in_the_middle_is_cut_off():
 
 def test_a_tokenizer_without_offsets_is_refused():
     class Letters(PreTrainedTokenizer):
-        vocab_size = 128
+        @property
+        def vocab_size(self) -> int:
+            return 128
 
         def get_vocab(self) -> dict[str, int]:
             return {chr(code): code for code in range(128)}
