@@ -46,10 +46,7 @@ class Assignments:
         for first, second in self.distinct | self.increasing:
             merged, gone = sorted((group_of[first], group_of[second]))
             group_of = [merged if group == gone else group for group in group_of]
-        return [
-            tuple(slot for slot, group in enumerate(group_of) if group == name)
-            for name in sorted(set(group_of))
-        ]
+        return [tuple(slot for slot, group in enumerate(group_of) if group == name) for name in sorted(set(group_of))]
 
     @staticmethod
     def _nothing(slots: tuple[int, ...]) -> tuple[frozenset[str], ...]:
@@ -91,9 +88,7 @@ class Assignments:
 
     def _interchangeable(self, slots: tuple[int, ...], forbidden: tuple[frozenset[str], ...]) -> bool:
         """Whether the slots have one list, the same values left, and must all differ: n!/(n-k)! ways."""
-        same = (
-            all(self.choices[slot] == self.choices[slots[0]] for slot in slots) and len(set(forbidden)) == 1
-        )
+        same = all(self.choices[slot] == self.choices[slots[0]] for slot in slots) and len(set(forbidden)) == 1
         return same and all(
             (first, second) in self.distinct for k, first in enumerate(slots) for second in slots[k + 1 :]
         )

@@ -30,9 +30,7 @@ def load_prompt_set(source: str | Path, num_prompts: int | None = None, seed: in
         return standard_set(str(source), num_prompts, seed)
     path = Path(source)
     if not path.exists():
-        raise ValueError(
-            f"{source}: no such file, and no standard prompt set; those are {', '.join(STANDARD_SETS)}"
-        )
+        raise ValueError(f"{source}: no such file, and no standard prompt set; those are {', '.join(STANDARD_SETS)}")
     if path.suffix in (".yaml", ".yml"):
         return sample_template(read_template(path), num_prompts, seed, path.stem)
     prompts = read_prompts(path)
@@ -70,9 +68,7 @@ def write_prompts(prompts: PromptSet, path: str | Path) -> None:
     if path.suffix == ".csv":
         width = max(len(prompt.entities) for prompt in prompts)
         colored = any(entity.attribute for prompt in prompts for entity in prompt.entities)
-        names = [f"entity{k + 1}" for k in range(width)] + [
-            f"adj{k + 1}" for k in range(width if colored else 0)
-        ]
+        names = [f"entity{k + 1}" for k in range(width)] + [f"adj{k + 1}" for k in range(width if colored else 0)]
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, ["prompt", *names], restval="", lineterminator="\n")
             writer.writeheader()
@@ -91,9 +87,7 @@ def flat_row(prompt: Prompt) -> dict[str, str]:
     """The prompt as `prompt, entity1, ..., adj1, ...`, without keys for what it has not."""
     row = {"prompt": prompt.text}
     row |= {f"entity{k + 1}": entity.noun for k, entity in enumerate(prompt.entities)}
-    return row | {
-        f"adj{k + 1}": entity.attribute for k, entity in enumerate(prompt.entities) if entity.attribute
-    }
+    return row | {f"adj{k + 1}": entity.attribute for k, entity in enumerate(prompt.entities) if entity.attribute}
 
 
 def prompt_from_flat(row: Mapping[str, object]) -> Prompt:
@@ -102,9 +96,7 @@ def prompt_from_flat(row: Mapping[str, object]) -> Prompt:
     for column, value in row.items():
         match = COLUMN.fullmatch(column)
         if column != "prompt" and not match:
-            raise ValueError(
-                f"unknown column {column!r}; known are prompt, entity1, entity2, ..., adj1, adj2, ..."
-            )
+            raise ValueError(f"unknown column {column!r}; known are prompt, entity1, entity2, ..., adj1, adj2, ...")
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{column} must be text, got {value!r}")
         if match and value and value.strip():
@@ -144,11 +136,7 @@ def _prompt_from_nested(row: Mapping[str, object]) -> Prompt:
     if unknown or not isinstance(row.get("prompt"), str) or not isinstance(entities, list):
         raise ValueError('a row is {"prompt": text, "entities": [{"noun": ..., "attribute": ...}, ...]}')
     for entity in entities:
-        if (
-            not isinstance(entity, dict)
-            or not isinstance(entity.get("noun"), str)
-            or not entity["noun"].strip()
-        ):
+        if not isinstance(entity, dict) or not isinstance(entity.get("noun"), str) or not entity["noun"].strip():
             raise ValueError(f'an entity is {{"noun": text, "attribute": text or null}}, got {entity!r}')
         if entity.keys() - {"noun", "attribute"} or not isinstance(entity.get("attribute"), str | None):
             raise ValueError(f'an entity is {{"noun": text, "attribute": text or null}}, got {entity!r}')
@@ -162,16 +150,12 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Prompt]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         if "prompt" not in (reader.fieldnames or ()):
-            raise ValueError(
-                f"{path}, line 1: the header needs 'prompt', got {', '.join(reader.fieldnames or ())!r}"
-            )
+            raise ValueError(f"{path}, line 1: the header needs 'prompt', got {', '.join(reader.fieldnames or ())!r}")
         try:
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
                 if None in row:
-                    raise ValueError(
-                        f"{where}: more cells than the header has columns; quote commas in the prompt"
-                    )
+                    raise ValueError(f"{where}: more cells than the header has columns; quote commas in the prompt")
                 yield where, _at(where, prompt_from_flat, row)
         except csv.Error as error:
             raise ValueError(f"{path}, line {reader.reader.line_num}: {error}") from error

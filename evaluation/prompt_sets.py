@@ -80,9 +80,7 @@ class PromptSet:
         """
         fraction = isinstance(held_out, float)
         if held_out <= 0 or (fraction and held_out >= 1):
-            raise ValueError(
-                f"held_out must be a number of prompts or a fraction between 0 and 1, got {held_out}"
-            )
+            raise ValueError(f"held_out must be a number of prompts or a fraction between 0 and 1, got {held_out}")
         target = math.ceil(held_out * len(self)) if fraction else int(held_out)
         sizes: dict[tuple[str, ...], int] = {}
         for prompt in self.prompts:
@@ -149,18 +147,12 @@ def sample_template(template: Template, num_prompts: int | None, seed: int, name
     return PromptSet(name, _sampled(template, num_prompts, seed, name))
 
 
-def _sampled(
-    prompts: Sequence[Prompt] | Template, num_prompts: int, seed: int, name: str
-) -> tuple[Prompt, ...]:
+def _sampled(prompts: Sequence[Prompt] | Template, num_prompts: int, seed: int, name: str) -> tuple[Prompt, ...]:
     if not 1 <= num_prompts <= len(prompts):
-        raise ValueError(
-            f"{name!r} has {len(prompts)} prompts; ask for 1 to {len(prompts)}, not {num_prompts}"
-        )
+        raise ValueError(f"{name!r} has {len(prompts)} prompts; ask for 1 to {len(prompts)}, not {num_prompts}")
     return tuple(prompts[index] for index in sample_indices(len(prompts), num_prompts, seed))
 
 
 def all_nouns(sets: Iterable[PromptSet]) -> tuple[str, ...]:
     """Every noun of the sets, sorted, each once: what a detector must know."""
-    return tuple(
-        sorted({entity.noun for prompts in sets for prompt in prompts for entity in prompt.entities})
-    )
+    return tuple(sorted({entity.noun for prompts in sets for prompt in prompts for entity in prompt.entities}))

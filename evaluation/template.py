@@ -51,16 +51,12 @@ class Template:
         for name, options in zip(names, values, strict=True):
             twice = sorted({value for value in options if list(options).count(value) > 1})
             if not options or twice:
-                raise ValueError(
-                    f"{source}: {name} " + (f"lists {twice[0]!r} twice" if twice else "has no values")
-                )
+                raise ValueError(f"{source}: {name} " + (f"lists {twice[0]!r} twice" if twice else "has no values"))
         distinct = set()
         for group in unique:
             unknown = sorted(set(group) - set(names))
             if unknown:
-                raise ValueError(
-                    f"{source}: unique names {unknown[0]!r}, which is none of {', '.join(names)}"
-                )
+                raise ValueError(f"{source}: unique names {unknown[0]!r}, which is none of {', '.join(names)}")
             distinct |= set(itertools.combinations(sorted(names.index(name) for name in set(group)), 2))
         increasing = set(itertools.combinations(range(len(entities)), 2)) if ordered else set()
         if ordered and any(tuple(options) != tuple(entities[0]) for options in entities):
@@ -106,9 +102,7 @@ def parse_template(text: str, *, folder: Path | None = None, source: str = "temp
     except yaml.YAMLError as error:
         raise ValueError(f"{source}: not YAML: {error}") from error
     if not isinstance(data, dict) or not isinstance(data.get("template"), str):
-        raise ValueError(
-            f"{source}: needs the key 'template' with a text such as 'a photo of $ind_ar1 $entity1'"
-        )
+        raise ValueError(f"{source}: needs the key 'template' with a text such as 'a photo of $ind_ar1 $entity1'")
     data = {re.sub("^object", "entity", str(key)).replace("entitys", "entities"): data[key] for key in data}
     known = re.compile(r"template|unique|generate|entities|adjs|(entity|adj)[1-9]\d*")
     for key in data:
@@ -116,9 +110,7 @@ def parse_template(text: str, *, folder: Path | None = None, source: str = "temp
             raise ValueError(f"{source}: unknown key {key!r}; known are {KEYS}")
     entity_places, adj_places = _places(data["template"], source)
     lists = {
-        key: _values(data[key], key, folder, source)
-        for key in data
-        if key not in ("template", "unique", "generate")
+        key: _values(data[key], key, folder, source) for key in data if key not in ("template", "unique", "generate")
     }
 
     def values_of(kind: str, plural: str, place: int) -> list[str]:
@@ -139,9 +131,7 @@ def parse_template(text: str, *, folder: Path | None = None, source: str = "temp
         raise ValueError(f"{source}: generate is one of {', '.join(GENERATE)}, got {generate!r}")
     if generate == "permutation":
         unique.append([f"entity{place}" for place in entity_places])
-    return Template(
-        data["template"], entities, adjs, unique, ordered=generate == "ordered_combination", source=source
-    )
+    return Template(data["template"], entities, adjs, unique, ordered=generate == "ordered_combination", source=source)
 
 
 def read_template(path: str | Path) -> Template:
@@ -154,9 +144,7 @@ def _places(text: str, source: str) -> tuple[list[int], set[int]]:
     """The numbers of the `$entityK`, which must be 1..n, and of the `$adjK`, each needing its `$entityK`."""
     left_over = re.search(r"\$\w*", PLACEHOLDER.sub("", text))
     if left_over:
-        raise ValueError(
-            f"{source}: unknown placeholder {left_over[0]!r}; known are $entity1, $adj1 and $ind_ar1"
-        )
+        raise ValueError(f"{source}: unknown placeholder {left_over[0]!r}; known are $entity1, $adj1 and $ind_ar1")
     numbers: dict[str, list[int]] = {"entity": [], "adj": [], "ind_ar": []}
     for kind, number in PLACEHOLDER.findall(text):
         numbers["entity" if kind == "object" else kind].append(int(number or 1))
@@ -164,9 +152,7 @@ def _places(text: str, source: str) -> tuple[list[int], set[int]]:
     if not entities or entities != list(range(1, len(entities) + 1)):
         raise ValueError(f"{source}: entities must be numbered 1, 2, ... and stand once each, got {entities}")
     if len(adjs) != len(numbers["adj"]) or not adjs <= set(entities):
-        raise ValueError(
-            f"{source}: each $adj must stand once and have the $entity of its number, got {sorted(adjs)}"
-        )
+        raise ValueError(f"{source}: each $adj must stand once and have the $entity of its number, got {sorted(adjs)}")
     return entities, adjs
 
 
@@ -179,9 +165,7 @@ def _values(given: object, key: str, folder: Path | None, source: str) -> list[s
     elif isinstance(given, dict) and set(given) == {"list"}:
         given = given["list"]
     if not isinstance(given, list):
-        raise ValueError(
-            f"{source}: {key!r} must be a list, {{list: [...]}} or {{path: file}}, got {given!r}"
-        )
+        raise ValueError(f"{source}: {key!r} must be a list, {{list: [...]}} or {{path: file}}, got {given!r}")
     for value in given:
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"{source}: {key!r} lists {value!r}, which is not text; put it in quotes")
@@ -191,7 +175,5 @@ def _values(given: object, key: str, folder: Path | None, source: str) -> list[s
 def _unique(given: object, source: str) -> list[list[str]]:
     groups = given if isinstance(given, list) else None
     if groups is None or not all(isinstance(group, list) for group in groups):
-        raise ValueError(
-            f"{source}: unique must be a list of lists such as [[entity1, entity2]], got {given!r}"
-        )
+        raise ValueError(f"{source}: unique must be a list of lists such as [[entity1, entity2]], got {given!r}")
     return [[re.sub("^object", "entity", str(name)) for name in group] for group in groups]

@@ -57,9 +57,7 @@ def prompt_from_tiam(row: Mapping[str, Any]) -> Prompt:
     text = row.get("prompt") or row.get("sentence")
     labels = {name: noun for name, noun in (row.get("labels_params") or {}).items() if noun}
     if not text or not labels:
-        raise ValueError(
-            "a row needs 'prompt' (or v1's 'sentence') and 'labels_params' with entity1 (or object1), ..."
-        )
+        raise ValueError("a row needs 'prompt' (or v1's 'sentence') and 'labels_params' with entity1 (or object1), ...")
     attributes: dict[str, str] = {}
     applies = row.get("adj_apply_on") or {}
     for name, adjective in (row.get("adjs_params") or {}).items():

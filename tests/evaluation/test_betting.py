@@ -106,7 +106,7 @@ def test_worse_candidates_are_stopped_in_short():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "stated"), list(zip(KINDS, [0.017, 0.020, 0.004, 0.037], strict=True)))
+@pytest.mark.parametrize(("kind", "stated"), list(zip(KINDS, [0.017, 0.020, 0.037, 0.004], strict=True)))
 def test_false_stops_are_as_stated(kind, stated):
     values = null(kind, np.random.default_rng(1), (10_000, 300))
     stopped = (log_capital(values, "worse").max(axis=1) >= math.log(20)).mean()

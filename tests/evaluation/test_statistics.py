@@ -140,9 +140,10 @@ def test_sign_flip_rejects_no_more_than_it_says_in_short():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("num_prompts", "num_seeds", "expected"),
-    [(20, 4, (0.992, 0.933, 0.960)), (50, 4, (0.919, 0.957, 0.967)), (300, 16, (0.950, 0.944, 0.942))],
+    [(20, 4, (0.992, 0.941, 0.961)), (50, 4, (0.924, 0.949, 0.961)), (300, 16, (0.950, 0.944, 0.942))],
 )
 def test_coverage_is_as_stated(num_prompts, num_seeds, expected):
     rng = np.random.default_rng(0)

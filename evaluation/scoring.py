@@ -1,0 +1,103 @@
+"""Score a set's images one batch at a time: memory holds one batch and a few bytes an image, however many there are."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from evaluation.detector import Detector
+from evaluation.image_source import ImageFile, ImageSource
+from evaluation.prompt_sets import PromptSet
+from evaluation.tiam import TiamSettings, score_detections
+
+DEFAULT_SETTINGS = TiamSettings()
+
+
+@dataclass(frozen=True)
+class SetScore:
+    """What the images of a set show, at each of C confidences.
+
+    Args:
+        prompts: P of them, with at most E entities each.
+        seeds: the S image numbers, ascending.
+        confidences: the C of them, ascending; the first is what a search optimises.
+        measured: (P, S) bool, the image was there and readable.
+        found: (P, S, C, E) bool, the entity is in the picture; True beyond a prompt's own entities.
+        bound: (P, S, C, E) bool, with its colour, where it has one.
+    """
+
+    prompts: PromptSet
+    seeds: tuple[int, ...]
+    confidences: tuple[float, ...]
+    measured: NDArray[np.bool_]
+    found: NDArray[np.bool_]
+    bound: NDArray[np.bool_]
+
+    def tiam(self, confidence: int = 0) -> NDArray[np.float64]:
+        """(P, S) 1 if every entity is there with its colour, else 0; NaN where nothing was measured."""
+        return np.where(self.measured, self.bound[:, :, confidence].all(axis=-1), np.nan)
+
+    def all_found(self, confidence: int = 0) -> NDArray[np.float64]:
+        """(P, S) as `tiam`, whatever the colours."""
+        return np.where(self.measured, self.found[:, :, confidence].all(axis=-1), np.nan)
+
+    def colored(self) -> bool:
+        """Whether any entity has a colour to check."""
+        return any(entity.attribute for prompt in self.prompts for entity in prompt.entities)
+
+
+def score_source(
+    source: ImageSource,
+    prompts: PromptSet,
+    detector: Detector,
+    settings: TiamSettings = DEFAULT_SETTINGS,
+    *,
+    batch_size: int = 16,
+    on_image: Callable[[ImageFile], None] = lambda file: None,
+) -> SetScore:
+    """Detect and score every image of `source`, which was found for `prompts`.
+
+    Images that turn out unreadable are noted in `source.problems` and not measured. `on_image` is told of
+    every image when it is done. Start again after an interruption with the same cached detector, and what was
+    detected before is read, not detected (`evaluation.detection_cache`). ValueError, before the first image,
+    if the detector has no class for a noun, and for settings that score_detections refuses.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch size must be at least 1, got {batch_size}")
+    detector.check_nouns(prompts)
+    num_entities = max(len(prompt.entities) for prompt in prompts)
+    shape = (len(prompts), len(source.seeds), len(settings.confidences), num_entities)
+    measured = np.zeros(shape[:2], bool)
+    found, bound = np.ones(shape, bool), np.ones(shape, bool)
+    column = {seed: index for index, seed in enumerate(source.seeds)}
+    for batch in _batches(source, batch_size, on_image):
+        detected = detector.detections([picture for _, picture in batch])
+        for (file, _), detections in zip(batch, detected, strict=True):
+            prompt = prompts.prompts[file.prompt_index]
+            score = score_detections(detections, prompt, settings)
+            place = (file.prompt_index, column[file.seed])
+            measured[place] = True
+            found[place][:, : len(prompt.entities)] = score.found
+            bound[place][:, : len(prompt.entities)] = score.bound
+            on_image(file)
+    return SetScore(prompts, source.seeds, settings.confidences, measured, found, bound)
+
+
+def _batches(
+    source: ImageSource, batch_size: int, on_image: Callable[[ImageFile], None]
+) -> Iterator[list[tuple[ImageFile, Image.Image]]]:
+    """Readable images in batches; the unreadable are reported done at once."""
+
+    def readable() -> Iterator[tuple[ImageFile, Image.Image]]:
+        for file, picture in source.images():
+            if picture is None:
+                on_image(file)
+            else:
+                yield file, picture
+
+    images = readable()
+    while batch := list(itertools.islice(images, batch_size)):
+        yield batch

@@ -1,0 +1,65 @@
+"""The `keystep` command: one module a command in `search.commands`, imported when the command line starts.
+
+A command's module holds a function with typer's annotations and imports what is heavy (torch, ray, a
+detector) inside it, so that `keystep --help` answers at once. To add a command, write its module and name the
+function in COMMANDS.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+if TYPE_CHECKING:
+    import typer
+
+# Installed by the `search` extra, and needed by every command.
+NEEDED = ("typer", "rich", "yaml", "scipy")
+
+
+def main() -> None:
+    """Run the command line; says what to install if the `search` extra is missing."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        print(
+            f"keystep: the command line needs {', '.join(missing)}, which come with the search extra:\n"
+            "    pip install 'keystep[search]'",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)
+    build_app()()
+
+
+def commands() -> dict[str, Callable[..., None]]:
+    """Every command's function, by the name it is called by, in the order that help lists them."""
+    from search.commands.prompts import prompts
+
+    return {"prompts": prompts}
+
+
+def build_app() -> "typer.Typer":
+    """The command line as a typer application. User errors end it with exit code 2 and one message."""
+    import typer
+
+    from search.commands.errors import PlainErrors
+
+    app = typer.Typer(
+        cls=PlainErrors,
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Find the one denoising step at which to repair a text-to-image model, and ship it as a small config.",
+    )
+
+    @app.callback()
+    def options(
+        debug: Annotated[
+            bool, typer.Option("--debug", envvar="KEYSTEP_DEBUG", help="Show the traceback of an error.")
+        ] = False,
+    ) -> None:
+        """`debug` is read by PlainErrors, which also accepts it after the command."""
+
+    for name, function in commands().items():
+        app.command(name)(function)
+    return app

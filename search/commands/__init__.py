@@ -1,0 +1,1 @@
+"""The commands of `keystep`, one module each."""

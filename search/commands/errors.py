@@ -1,0 +1,31 @@
+"""How errors leave the command line: a sentence for users, a traceback for those who ask for it."""
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+
+class PlainErrors(TyperGroup):
+    """Commands whose ValueError and OSError end with exit code 2 and their message on stderr.
+
+    `--debug`, before or after the command, lets them through with their traceback.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "--debug" in args:
+            args = ["--debug", *(arg for arg in args if arg != "--debug")]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            sys.exit(1)  # whoever read the output, such as head, has seen enough
+        except (ValueError, OSError) as error:
+            if ctx.params.get("debug"):
+                raise
+            Console(stderr=True, soft_wrap=True).print(Text.assemble(("keystep: ", "bold red"), str(error)))
+            sys.exit(2)
