@@ -44,13 +44,14 @@ def choose_layers(
                 f"{choice.resolution[0]} x {choice.resolution[1]}; at this image size there are {listed}"
             )
     elif choice.layers is None:
+        ruled = target in available and min(target) > 1
         fine_enough = [grid for grid in available if grid[0] * grid[1] >= MIN_QUERIES and min(grid) > 1]
-        if target not in available and not fine_enough:
+        if not ruled and not fine_enough:
             raise ValueError(
                 f"no attention layer at {target[0]} x {target[1]}, nor one of {MIN_QUERIES} queries or more "
                 f"(there are {listed}): make larger images, or set the resolution of the attention choice"
             )
-        grid = target if target in available else min(fine_enough, key=lambda grid: grid[0] * grid[1])
+        grid = target if ruled else min(fine_enough, key=lambda grid: grid[0] * grid[1])
         chosen = {name: layer for name, layer in layers.items() if layer[1] == grid}
     grids = {grid for _, grid in chosen.values()}
     if len(grids) > 1:
