@@ -32,7 +32,8 @@ def test_iterative_refinement_is_attend_and_excites(size: tuple[int, int]) -> No
     settings = IterRef(step_index=0, iterations=iterations, step_size=step_size)
     ours = iterative_refinement(cn, start, settings, num_steps=50, step_index=0)
 
-    reference = StableDiffusionAttendAndExcitePipeline(**pipe.components, requires_safety_checker=False)
+    parts = {name: part for name, part in pipe.components.items() if name != "image_encoder"}
+    reference = StableDiffusionAttendAndExcitePipeline(**parts, requires_safety_checker=False)
     store = sys.modules[StableDiffusionAttendAndExcitePipeline.__module__].AttentionStore
     reference.attention_store = store((size[0] // 32, size[1] // 32))
     reference.register_attention_control()

@@ -165,7 +165,7 @@ def test_what_cannot_be_captured_is_an_error_that_says_what_to_do() -> None:
     layers, _ = backbone_for(pipe).attention_layers(16, 16)
     with pytest.raises(ValueError, match="disable_gradient_checkpointing"):
         AttentionCapture(pipe.unet, layers, [(0, 3)]).__enter__()
-    fused = backbone_for(tiny_sd35())
+    fused = backbone_for(tiny_sd3())
     fused.denoiser.fuse_qkv_projections()
     conditioning = encode(fused, [PROMPT])
     with pytest.raises(ValueError, match=r"transformer_blocks\.0\.attn.*unfuse_qkv_projections"):
