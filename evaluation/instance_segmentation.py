@@ -1,4 +1,8 @@
-"""Instance segmentation through transformers: RF-DETR, Mask2Former, OneFormer."""
+"""Instance segmentation through transformers: RF-DETR, Mask2Former, OneFormer.
+
+Their post-processing offers the best (query, class) pairs, so that one query may come back as a cat and as a
+dog. TIAM wants one label an instance: each query is cut down to its most probable class before it is read.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +13,7 @@ import torch
 import transformers
 from PIL import Image
 from torch import Tensor
+from transformers import Mask2FormerImageProcessor
 
 from core.shapes.models import resolve_model
 from evaluation.detections import Instance
@@ -41,68 +46,80 @@ def best_softmax(logits: Tensor) -> Tensor:
     return kept
 
 
+Size = tuple[int, int]  # height, width
 Masks = list[tuple[int, float, Tensor]]  # class index, score, (H, W) bool
 
 
-def _rf_detr(processor: Any, outputs: Any, min_score: float, sizes: list[tuple[int, int]]) -> list[Masks]:
+def _rf_detr(processor: Any, outputs: Any, min_score: float, sizes: list[Size]) -> list[Masks]:
     single = SimpleNamespace(logits=best_sigmoid(outputs.logits), pred_masks=outputs.pred_masks)
-    results = processor.post_process_instance_segmentation(
-        single, threshold=min_score, target_sizes=sizes, return_binary_maps=True
-    )
-    return [_stacked(result) for result in results]
+    return _read(processor, single, min_score, sizes)
 
 
-def _mask2former(processor: Any, outputs: Any, min_score: float, sizes: list[tuple[int, int]]) -> list[Masks]:
+def _mask2former(processor: Any, outputs: Any, min_score: float, sizes: list[Size]) -> list[Masks]:
     single = SimpleNamespace(
         class_queries_logits=best_softmax(outputs.class_queries_logits),
         masks_queries_logits=outputs.masks_queries_logits,
     )
+    return _read(processor, single, min_score, sizes)
+
+
+def _oneformer(processor: Any, outputs: Any, min_score: float, sizes: list[Size]) -> list[Masks]:
+    # OneFormer's authors read instances as Mask2Former's do. The reading in transformers' OneFormer
+    # processor is the panoptic one, where a pixel has one owner and a mask shrinks with its score: not what
+    # a mask's colour needs.
+    return _mask2former(Mask2FormerImageProcessor(), outputs, min_score, sizes)
+
+
+def _read(processor: Any, outputs: Any, min_score: float, sizes: list[Size]) -> list[Masks]:
     results = processor.post_process_instance_segmentation(
-        single, threshold=min_score, target_sizes=sizes, return_binary_maps=True
-    )
-    return [_stacked(result) for result in results]
-
-
-def _oneformer(processor: Any, outputs: Any, min_score: float, sizes: list[tuple[int, int]]) -> list[Masks]:
-    single = SimpleNamespace(
-        class_queries_logits=best_softmax(outputs.class_queries_logits),
-        masks_queries_logits=outputs.masks_queries_logits,
-    )
-    results = processor.image_processor.post_process_instance_segmentation(
-        single, threshold=min_score, target_sizes=sizes
+        outputs, threshold=min_score, target_sizes=sizes, return_binary_maps=True
     )
     return [
         [
-            (segment["label_id"], segment["score"], result["segmentation"] == segment["id"])
-            for segment in result["segments_info"]
+            (segment["label_id"], segment["score"], result["segmentation"][k].bool())
+            for k, segment in enumerate(result["segments_info"])
         ]
         for result in results
     ]
 
 
-def _stacked(result: dict[str, Any]) -> Masks:
-    segments = result["segments_info"]
-    return [
-        (segment["label_id"], segment["score"], result["segmentation"][k].bool())
-        for k, segment in enumerate(segments)
-    ]
-
-
 @dataclass(frozen=True)
-class _Family:
-    """How one architecture is loaded and read; class names are looked up in transformers when needed."""
+class Family:
+    """How one architecture is loaded and read; class names are looked up in transformers when needed.
+
+    Args:
+        model, processor: names of transformers classes.
+        read: (processor, model outputs, least score, sizes) -> the masks of each image, one class each.
+        task: what a task-conditioned model is asked for.
+    """
 
     model: str
     processor: str
-    read: Callable[[Any, Any, float, list[tuple[int, int]]], list[Masks]]
+    read: Callable[[Any, Any, float, list[Size]], list[Masks]]
     task: str | None = None
 
 
-FAMILIES: dict[str, _Family] = {
-    "rf_detr": _Family("RfDetrForInstanceSegmentation", "RfDetrImageProcessor", _rf_detr),
-    "mask2former": _Family("Mask2FormerForUniversalSegmentation", "AutoImageProcessor", _mask2former),
-    "oneformer": _Family("OneFormerForUniversalSegmentation", "OneFormerProcessor", _oneformer, "instance"),
+FAMILIES: dict[str, Family] = {
+    "rf_detr": Family("RfDetrForInstanceSegmentation", "RfDetrImageProcessor", _rf_detr),
+    "mask2former": Family("Mask2FormerForUniversalSegmentation", "Mask2FormerImageProcessor", _mask2former),
+    "oneformer": Family("OneFormerForUniversalSegmentation", "OneFormerProcessor", _oneformer, "instance"),
 }
+
+
+def padded_size(size: Size, pixel_mask: Tensor | None) -> Size:
+    """Size of the image if the border that the processor added were part of it.
+
+    Args:
+        size: the image's.
+        pixel_mask: (h, w), 1 where the processor put the (resized) image, 0 where it padded; None: no padding.
+
+    Returns:
+        The size to read masks at, so that their top left `size` corner lies on the image.
+    """
+    if pixel_mask is None:
+        return size
+    rows, columns = int(pixel_mask.any(1).sum()), int(pixel_mask.any(0).sum())
+    return round(size[0] * pixel_mask.shape[0] / rows), round(size[1] * pixel_mask.shape[1] / columns)
 
 
 class InstanceSegmenter(Detector):
@@ -147,8 +164,10 @@ class InstanceSegmenter(Detector):
         self.name = model if revision is None else f"{model}@{revision}"
         self.labels = frozenset(name for name in self._names if not name.startswith("unused "))
         processing = {
-            "processor": self._processor.to_json_string(), "names": self._names, "min_score": min_score
-        }  # fmt: skip
+            "processor": self._processor.to_json_string(),
+            "names": self._names,
+            "min_score": min_score,
+        }
         self.fingerprint = fingerprint_of(f"instance-1-{config.model_type}", self._model, processing)
 
     @torch.inference_mode()
@@ -159,18 +178,18 @@ class InstanceSegmenter(Detector):
             batch = [images[index].convert("RGB") for index in indices]
             tasks = {} if self._family.task is None else {"task_inputs": [self._family.task] * len(batch)}
             inputs = self._processor(images=batch, return_tensors="pt", **tasks).to(self._device)
-            sizes = [(image.height, image.width) for image in batch]
             outputs = self._model(**inputs)
-            for index, masks in zip(
-                indices, self._family.read(self._processor, outputs, self.min_score, sizes), strict=True
-            ):
-                found[index] = self._instances(masks)
+            size = batch[0].height, batch[0].width
+            frame = padded_size(size, inputs["pixel_mask"][0] if "pixel_mask" in inputs else None)
+            masks = self._family.read(self._processor, outputs, self.min_score, [frame] * len(batch))
+            for index, one in zip(indices, masks, strict=True):
+                found[index] = self._instances(one, size)
         return found
 
-    def _instances(self, masks: Masks) -> list[Instance]:
+    def _instances(self, masks: Masks, size: Size) -> list[Instance]:
         instances = []
         for label, score, mask in sorted(masks, key=lambda item: -item[1]):
-            pixels = mask.cpu().numpy()
+            pixels = mask[: size[0], : size[1]].cpu().numpy()
             if pixels.any():
                 instances.append(Instance(self._names[label], float(score), mask_box(pixels), pixels))
         return instances

@@ -3,7 +3,7 @@
 Grimal, Le Borgne, Ferret, Tourille, *TIAM* (WACV 2024, arXiv 2307.05134).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -51,9 +51,7 @@ class TiamSettings:
         if not grid or list(grid) != sorted(set(grid)) or not 0 <= grid[0] <= grid[-1] <= 1:
             raise ValueError(f"confidences must increase within [0, 1], got {grid}")
         if self.superposed not in get_args(Superposed):
-            raise ValueError(
-                f"superposed must be one of {', '.join(get_args(Superposed))}, got {self.superposed!r}"
-            )
+            raise ValueError(f"superposed must be one of {', '.join(get_args(Superposed))}, got {self.superposed!r}")
         if not LEAST_OVERLAP <= self.superposed_iou <= 1:
             raise ValueError(f"superposed_iou must be in [{LEAST_OVERLAP}, 1], got {self.superposed_iou}")
         if not 0 < self.color_share <= 1:
@@ -84,9 +82,7 @@ class ImageScore:
         return np.asarray(self.bound.all(1))
 
 
-def score_detections(
-    detections: Detections, prompt: Prompt, settings: TiamSettings = TiamSettings()
-) -> ImageScore:
+def score_detections(detections: Detections, prompt: Prompt, settings: TiamSettings = TiamSettings()) -> ImageScore:
     """Score one image from what was detected in it.
 
     Entities with the same noun share that noun's instances, one each: see `evaluation.matching`.
@@ -122,6 +118,22 @@ def score_detections(
     return ImageScore(np.array([found for found, _ in matched]), np.array([bound for _, bound in matched]))
 
 
+def check_colors(prompts: Iterable[Prompt], palette_name: str) -> None:
+    """Refuse prompts whose entities have an attribute that is no colour of the palette, before anything is generated.
+
+    Raises:
+        ValueError: names the entity, its prompt, and the colours there are.
+    """
+    palette = palette_named(palette_name)
+    for prompt in prompts:
+        for entity in prompt.entities:
+            if entity.attribute is not None:
+                try:
+                    palette.index(entity.attribute)
+                except ValueError as error:
+                    raise ValueError(f"{str(entity)!r} in {prompt.text!r} cannot be scored: {error}") from error
+
+
 def score_images(
     images: Sequence[Image.Image],
     prompts: Sequence[Prompt],
@@ -138,11 +150,12 @@ def score_images(
         detector: a cached one detects nothing twice (`evaluation.detection_cache.CachedDetector`).
 
     Raises:
-        ValueError: at once, if the numbers differ or the detector has no class for a noun.
+        ValueError: at once, if the numbers differ, the detector has no class for a noun, or the palette no such colour.
     """
     if len(images) != len(prompts):
         raise ValueError(f"every image needs its prompt: got {len(images)} images and {len(prompts)} prompts")
     detector.check_nouns(prompts)
+    check_colors(prompts, settings.palette)
     return _scores(images, prompts, detector, settings, batch_size)
 
 
