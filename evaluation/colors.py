@@ -63,9 +63,7 @@ class Palette:
         counts = [len(points) for points in self.references.values()]
         listed = json.dumps({name: [list(p) for p in ps] for name, ps in self.references.items()})
         object.__setattr__(self, "names", tuple(self.references))
-        object.__setattr__(
-            self, "fingerprint", f"{self.name}-{hashlib.sha256(listed.encode()).hexdigest()[:8]}"
-        )
+        object.__setattr__(self, "fingerprint", f"{self.name}-{hashlib.sha256(listed.encode()).hexdigest()[:8]}")
         object.__setattr__(self, "_points", np.array([p for ps in self.references.values() for p in ps]))
         object.__setattr__(self, "_owners", np.repeat(np.arange(len(counts)), counts))
 

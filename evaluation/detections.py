@@ -166,9 +166,7 @@ def measure(
     )
 
 
-def count_colors(
-    pixels: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]], palette: Palette
-) -> NDArray[np.int64]:
+def count_colors(pixels: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]], palette: Palette) -> NDArray[np.int64]:
     """(N, C): pixels of each of N masks (H, W) that have each of the palette's names; `pixels` (H, W, 3)."""
     if not masks:
         return _counts([], 0)

@@ -43,8 +43,7 @@ class Detector(ABC):
         """`detect`, with colours counted and overlaps measured for scoring."""
         found = self.detect(images)
         return [
-            measure(image, instances, min_score=self.min_score)
-            for image, instances in zip(images, found, strict=True)
+            measure(image, instances, min_score=self.min_score) for image, instances in zip(images, found, strict=True)
         ]
 
     def check_nouns(self, prompts: Iterable[Prompt]) -> None:

@@ -56,7 +56,5 @@ def load_detector(
     if not kind:
         kind = "instance" if load_config(model, revision).model_type in FAMILIES else "semantic"
     if kind not in DETECTORS:
-        raise ValueError(
-            f"unknown kind of detector {kind!r} in {spec!r}; choose one of {', '.join(DETECTORS)}"
-        )
+        raise ValueError(f"unknown kind of detector {kind!r} in {spec!r}; choose one of {', '.join(DETECTORS)}")
     return DETECTORS[kind](model, revision=revision, min_score=min_score, device=device)

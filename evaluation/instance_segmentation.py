@@ -20,12 +20,12 @@ from evaluation.detections import Instance
 from evaluation.detector import DEFAULT_MIN_SCORE, Detector, check_min_score
 from evaluation.masks import mask_box
 from evaluation.pretrained import (
-    SAFE,
     batches_of_one_size,
     class_names,
     default_device,
     fingerprint_of,
     load_config,
+    load_network,
 )
 
 
@@ -152,12 +152,11 @@ class InstanceSegmenter(Detector):
                 f"{model!r} is a {config.model_type} model; instance segmentation knows {', '.join(FAMILIES)}"
             )
         self._family = FAMILIES[config.model_type]
-        path = resolve_model(model)
         processor = getattr(transformers, self._family.processor)
-        self._processor = processor.from_pretrained(path, revision=revision)
+        self._processor = processor.from_pretrained(resolve_model(model), revision=revision)
         self._device = device or default_device()
         network = getattr(transformers, self._family.model)
-        self._model = network.from_pretrained(path, revision=revision, **SAFE).eval().to(self._device)
+        self._model = load_network(network, model, revision).to(self._device)
         self._names = class_names(config)
         self._batch_size = batch_size
         self.min_score = check_min_score(min_score)

@@ -26,10 +26,7 @@ def match_entities(
     owners: dict[int, int] = {}
     bound = np.array([_serve(entity, right_color, owners, set()) for entity in range(len(right_color))], bool)
     found = np.array(
-        [
-            bound[entity] or _serve(entity, right_label, owners, set(owners))
-            for entity in range(len(right_label))
-        ],
+        [bound[entity] or _serve(entity, right_label, owners, set(owners)) for entity in range(len(right_label))],
         bool,
     )
     return found, bound

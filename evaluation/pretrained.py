@@ -16,9 +16,6 @@ from core.shapes.models import resolve_model
 from evaluation.coco import COCO_CATEGORY_IDS
 from evaluation.labels import canonical_label
 
-# What every loading call of this package passes: weights that cannot run code, and no code from the hub.
-SAFE = {"use_safetensors": True}
-
 
 def load_config(model: str, revision: str | None) -> PreTrainedConfig:
     """The configuration of a hub id, a local folder, or an embedded model (`keystep/...`).
@@ -37,6 +34,23 @@ def load_config(model: str, revision: str | None) -> PreTrainedConfig:
             f"transformers {transformers.__version__} does not know the architecture of {model!r} "
             "(RF-DETR's instance segmentation needs 5.17 or later): upgrade transformers"
         ) from error
+
+
+def load_network(network: Any, model: str, revision: str | None) -> Any:
+    """A transformers class's `from_pretrained`, of safetensors alone, ready for inference.
+
+    Raises:
+        ValueError: if there are no safetensors weights.
+    """
+    try:
+        loaded = network.from_pretrained(
+            resolve_model(model), revision=revision, use_safetensors=True, trust_remote_code=False
+        )
+    except OSError as error:
+        raise ValueError(
+            f"{model!r} has no safetensors weights (pickled ones can run code and are not loaded): {error}"
+        ) from error
+    return loaded.eval()
 
 
 def class_names(config: PreTrainedConfig) -> list[str]:

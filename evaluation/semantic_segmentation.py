@@ -17,13 +17,13 @@ from evaluation.detections import Instance
 from evaluation.detector import DEFAULT_MIN_SCORE, Detector, check_min_score
 from evaluation.masks import mask_box
 from evaluation.pretrained import (
-    SAFE,
     batches_of_one_size,
     class_names,
     default_device,
     fingerprint_of,
     has_file,
     load_config,
+    load_network,
 )
 
 BACKGROUND = "background"
@@ -65,13 +65,11 @@ class SemanticSegmenter(Detector):
             raise ValueError(f"{model!r} has no class named {BACKGROUND!r}, so its pieces are no instances")
         if min_area < 1:
             raise ValueError(f"min_area must be at least 1 pixel, got {min_area}")
-        path = resolve_model(model)
         self._processor = None
         if has_file(model, "preprocessor_config.json"):
-            self._processor = AutoImageProcessor.from_pretrained(path, revision=revision)
+            self._processor = AutoImageProcessor.from_pretrained(resolve_model(model), revision=revision)
         self._device = device or default_device()
-        network = AutoModelForSemanticSegmentation.from_pretrained(path, revision=revision, **SAFE)
-        self._model = network.eval().to(self._device)
+        self._model = load_network(AutoModelForSemanticSegmentation, model, revision).to(self._device)
         self._batch_size = batch_size
         self._min_area = min_area
         self.min_score = check_min_score(min_score)

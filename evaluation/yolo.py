@@ -49,9 +49,7 @@ class YoloSegmenter(Detector):
             ) from error
         self._model = YOLO(model)
         if self._model.task != "segment":
-            raise ValueError(
-                f"{model!r} does a {self._model.task} task; a segmentation model (-seg) is needed"
-            )
+            raise ValueError(f"{model!r} does a {self._model.task} task; a segmentation model (-seg) is needed")
         self._device = device or default_device()
         self._batch_size = batch_size
         self._names = {index: canonical_label(name) for index, name in self._model.names.items()}

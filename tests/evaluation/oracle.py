@@ -87,8 +87,7 @@ def score(pixels, instances: list[Instance], prompt: Prompt, settings: TiamSetti
         for hand in itertools.product(choices, repeat=len(prompt.entities)):
             used = [k for k in hand if k is not None]
             right = all(
-                k is None or alive[k].label == entity.noun
-                for k, entity in zip(hand, prompt.entities, strict=True)
+                k is None or alive[k].label == entity.noun for k, entity in zip(hand, prompt.entities, strict=True)
             )
             if len(used) != len(set(used)) or not right:
                 continue

@@ -96,9 +96,7 @@ def survey() -> list[tuple[str, tuple[int, int, int]]]:
         "muted",
     ]
     wanted = {
-        f"xkcd:{grade} {name}".replace(": ", ":"): name
-        for grade in grades
-        for name in PALETTES["extended"].names
+        f"xkcd:{grade} {name}".replace(": ", ":"): name for grade in grades for name in PALETTES["extended"].names
     }
     return [
         (wanted[key], tuple(round(255 * x) for x in matplotlib.colors.to_rgb(code)))

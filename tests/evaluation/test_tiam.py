@@ -37,9 +37,7 @@ def picture(left: tuple[int, int, int] = RED, right: tuple[int, int, int] = GREE
     return Image.fromarray(pixels)
 
 
-def score(
-    instances: list[Instance], prompt: Prompt, config: TiamSettings = ONE, image: Image.Image | None = None
-):
+def score(instances: list[Instance], prompt: Prompt, config: TiamSettings = ONE, image: Image.Image | None = None):
     return score_detections(measure(image or picture(), instances), prompt, config)
 
 
@@ -87,9 +85,7 @@ def test_forty_percent_of_the_mask_is_enough(rows, bound):
     pixels[:rows] = RED
     prompt = Prompt("a red cat", (Entity("cat", "red"),))
     everything = area(0, 0, 10, 10)
-    assert (
-        score([instance("cat", 0.9, everything)], prompt, image=Image.fromarray(pixels)).bound.item() is bound
-    )
+    assert score([instance("cat", 0.9, everything)], prompt, image=Image.fromarray(pixels)).bound.item() is bound
 
 
 def test_one_instance_of_the_right_colour_is_enough():
