@@ -55,17 +55,12 @@ def test_shapes_sets_read_like_the_captions_the_embedded_models_learned(name):
 def test_the_forms_of_the_benchmark():
     assert standard_template("two")[0].text == "a photo of a bicycle and a car"
     assert standard_template("three")[-1].text == "a photo of a refrigerator next to an oven and a couch"
-    assert (
-        standard_template("three_colored")[0].text
-        == "a photo of a red bicycle, a green car and a blue motorcycle"
-    )
+    assert standard_template("three_colored")[0].text == "a photo of a red bicycle, a green car and a blue motorcycle"
     assert len(all_nouns([standard_set("two")])) == 24
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(
-        ValueError, match="no standard prompt set is called 'four'; there are two, two_colored"
-    ):
+    with pytest.raises(ValueError, match="no standard prompt set is called 'four'; there are two, two_colored"):
         standard_set("four")
 
 

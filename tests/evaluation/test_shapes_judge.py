@@ -1,4 +1,4 @@
-"""The whole judgement on rendered scenes: the embedded segmenter, the colours and TIAM together tell right from wrong."""
+"""The judgement on rendered scenes: embedded segmenter, colours and TIAM together tell right from wrong."""
 
 import numpy as np
 import pytest

@@ -126,8 +126,6 @@ def test_faults_are_named(text, reason):
 
 def test_list_files_are_relative_to_the_template(tmp_path):
     (tmp_path / "nouns.txt").write_text("fire hydrant\n\n oven \n")
-    (tmp_path / "mine.yaml").write_text(
-        "template: a photo of $ind_ar1 $entity1\nentities: {path: nouns.txt}\n"
-    )
+    (tmp_path / "mine.yaml").write_text("template: a photo of $ind_ar1 $entity1\nentities: {path: nouns.txt}\n")
     template = read_template(tmp_path / "mine.yaml")
     assert [template[k].text for k in range(2)] == ["a photo of a fire hydrant", "a photo of an oven"]
