@@ -33,8 +33,9 @@ def main() -> None:
 def commands() -> dict[str, Callable[..., None]]:
     """Every command's function, by the name it is called by, in the order that help lists them."""
     from search.commands.prompts import prompts
+    from search.commands.score import score
 
-    return {"prompts": prompts}
+    return {"prompts": prompts, "score": score}
 
 
 def build_app() -> "typer.Typer":

@@ -1,0 +1,37 @@
+"""What several commands print and write."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from evaluation.statistics import Estimate
+
+
+def percent(estimate: "Estimate") -> str:
+    """The mean and its interval in per cent, as in "44.7 [42.1, 47.3]"."""
+    return f"{100 * estimate.mean:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a value at once: a reader sees the whole file or none. Folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def progress_bar() -> Progress:
+    """Done, of how many, for how long, and how long still; on stderr, so that stdout holds results alone."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )

@@ -1,0 +1,121 @@
+"""`keystep score` as a user runs it: rendered scenes, the real segmenter, real files."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from core.shapes.scenes import render, sample_scene
+from evaluation.image_source import file_stem
+from evaluation.prompt_io import read_prompts
+from search.cli import build_app
+
+CSV = """prompt,entity1,entity2,adj1,adj2
+a photo of a red circle and a blue star,circle,star,red,blue
+a photo of a green heart,heart,,green,
+"""
+SHOWN = {  # prompt number, image number -> what is drawn
+    (0, 0): [("circle", "red"), ("star", "blue")],
+    (0, 1): [("circle", "blue"), ("star", "red")],
+    (1, 0): [("heart", "green")],
+    (1, 1): [("moon", "green")],
+}
+
+
+def run(*arguments):
+    return CliRunner().invoke(build_app(), ["score", *map(str, arguments)], env={"COLUMNS": "200"})
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "prompts.csv").write_text(CSV)
+    (tmp_path / "images").mkdir()
+    prompts = read_prompts(tmp_path / "prompts.csv").prompts
+    for (number, seed), entities in SHOWN.items():
+        images, _ = render([sample_scene(np.random.default_rng(seed), entities)])
+        Image.fromarray(images[0]).save(tmp_path / "images" / f"{file_stem(prompts[number].text)}_{seed}.png")
+    return tmp_path
+
+
+def arguments(place):
+    return [place / "images", "--prompts", place / "prompts.csv", "--out", place / "scores.json", "--device", "cpu"]
+
+
+def test_scores_sheet_and_tiamv2_files(place):
+    result = run(*arguments(place), "--sheet", place / "sheet.png", "--tiamv2", place / "tiamv2")
+    assert result.exit_code == 0, result.stderr
+    scores = json.loads((place / "scores.json").read_text())
+    assert scores["tiam"]["mean"] == 0.5 and scores["tiam_without_colors"]["mean"] == 0.75
+    assert scores["detector"]["name"] == "keystep/shapes-segmenter"
+    assert scores["prompts"]["hash"] == read_prompts(place / "prompts.csv").hash
+    low, high = 100 * scores["tiam"]["low"], 100 * scores["tiam"]["high"]
+    assert f"50.0 [{low:.1f}, {high:.1f}]" in result.stdout
+    with Image.open(place / "sheet.png") as sheet:
+        assert sheet.width > 400
+    again = run("--from-json", place / "tiamv2" / "tiam_score_per_prompt", "--out", place / "again.json")
+    assert again.exit_code == 0, again.stderr
+    saved = json.loads((place / "again.json").read_text())
+    assert set(saved) == {"tiam_score_1_colored_entities.json", "tiam_score_2_colored_entities.json"}
+    for kind in saved.values():
+        assert kind["tiam"][0]["mean"] == 0.5
+    assert saved["tiam_score_2_colored_entities.json"]["without_colors"][0]["mean"] == 1.0
+
+
+def test_an_interrupted_run_goes_on_from_what_was_detected(place):
+    assert run(*arguments(place)).exit_code == 0
+    scores = (place / "scores.json").read_bytes()
+    (shard,) = (place / "scores.detections").rglob("*.jsonl")
+    first, *_ = shard.read_bytes().splitlines(keepends=True)
+    shard.write_bytes(first + b'{"image": "cut o')  # killed in the middle of the second line
+    (place / "scores.json").unlink()
+    assert run(*arguments(place)).exit_code == 0
+    assert (place / "scores.json").read_bytes() == scores
+    written = {path: path.read_bytes().count(b"\n") for path in (place / "scores.detections").rglob("*.jsonl")}
+    assert written.pop(shard) == 1 and sum(written.values()) == len(SHOWN) - 1
+
+
+def test_problems_are_named_and_end_it_unless_allowed(place):
+    heart = place / "images" / "a_photo_of_a_green_heart_0.png"
+    whole = heart.read_bytes()
+    heart.write_bytes(whole[: len(whole) // 2])
+    (place / "images" / "a_photo_of_a_green_heart_1.png").unlink()
+    (place / "images" / "a_photo_of_a_cat_0.png").write_bytes(whole)
+    result = run(*arguments(place))
+    assert result.exit_code == 2
+    assert "1 missing:\n    'a photo of a green heart': number 1" in result.stderr
+    assert (
+        "1 surplus:" in result.stderr and "a_photo_of_a_cat_0.png: no prompt of the set is called so" in result.stderr
+    )
+    assert "Traceback" not in result.stderr and not (place / "scores.json").exists()
+    allowed = run(*arguments(place), "--allow-missing")
+    assert allowed.exit_code == 0, allowed.stderr
+    assert "1 unreadable:" in allowed.stderr
+    scores = json.loads((place / "scores.json").read_text())
+    assert {kind: len(entries) for kind, entries in scores["problems"].items()} == {
+        "unreadable": 1,
+        "missing": 1,
+        "surplus": 1,
+        "odd-sized": 0,
+    }
+    assert scores["images_scored"] == 2 and scores["tiam"]["num_prompts"] == 1
+    kinds = [line.split("\t")[0] for line in (place / "scores.problems.txt").read_text().splitlines()]
+    assert kinds == ["unreadable", "missing", "surplus"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ([], "needs IMAGES and --prompts, or --from-json DIR"),
+        (["{}/images", "--prompts", "{}/nowhere.csv"], "no such file"),
+        (["{}/prompts.csv", "--prompts", "{}/prompts.csv"], "images are read from a folder"),
+        (["{}/images", "--prompts", "{}/prompts.csv", "--out", "{}/x.txt"], "--out is a .json file"),
+        (["{}/images", "--prompts", "{}/prompts.csv", "--palette", "mine"], "palette"),
+        (["--from-json", "{}/images"], "no per-prompt JSON files"),
+    ],
+)
+def test_user_errors_end_with_2_and_a_sentence(place, change, reason):
+    result = run(*(argument.format(place) for argument in change))
+    assert result.exit_code == 2
+    assert reason in result.stderr and "Traceback" not in result.stderr
