@@ -17,7 +17,7 @@ from core.shapes.train.vae import to_pixels
 
 BATCH = 128
 WHOLE_CAPTION_RATE = 0.7  # the rest name one of the objects, so that single entities can be looked for
-PLAN = Plan(steps=2000, learning_rate=1e-3, decay=0.99)
+PLAN = Plan(steps=800, learning_rate=1e-3, decay=0.99)
 MODEL = {
     "embed_dim": 64,
     "vision_cfg": {"image_size": IMAGE_SIZE, "patch_size": 8, "width": 96, "head_width": 24, "layers": 3},
