@@ -17,7 +17,7 @@ $(READY): requirements.lock pyproject.toml
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/python -m core.shapes.demo --out out/demo
+	$(BIN)/python -m evaluation.demo --out out/demo
 
 test: lint
 	$(BIN)/python -m pytest --quiet
