@@ -120,9 +120,7 @@ class LatentStore:
             return
         self._size += len(content)
         self._written += len(content)
-        if self.max_bytes is not None and (
-            self._size > self.max_bytes or self._written > self.max_bytes // 16
-        ):
+        if self.max_bytes is not None and (self._size > self.max_bytes or self._written > self.max_bytes // 16):
             self._evict()
 
     def __contains__(self, key: str) -> bool:

@@ -63,6 +63,10 @@ class Point:
         moved = self._rebuilt(lambda tensor: tensor.to(device))
         return moved._with(noise_streams=self.noise_streams)
 
+    def after_iterref(self, latents: Tensor) -> "Point":
+        """The same place with iterative refinement of its step done, which gave `latents` (B, C, h, w)."""
+        return self._with(latents=latents, iterref_done=True)
+
     @staticmethod
     def cat(points: Sequence["Point"]) -> "Point":
         """One batch of all samples of `points`, in order.
@@ -84,17 +88,14 @@ class Point:
             latents=torch.cat([point.latents for point in points]),
             noise_streams=torch.cat([point.noise_streams for point in points]),
             scheduler_state={
-                name: _cat([point.scheduler_state[name] for point in points])
-                for name in first.scheduler_state
+                name: _cat([point.scheduler_state[name] for point in points]) for name in first.scheduler_state
             },
         )
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Tensors and string metadata for a safetensors file; `from_tensors` is the exact inverse."""
         tensors = {"latents": self.latents, "noise_streams": self.noise_streams}
-        state = {
-            name: _flatten(value, f"state.{name}", tensors) for name, value in self.scheduler_state.items()
-        }
+        state = {name: _flatten(value, f"state.{name}", tensors) for name, value in self.scheduler_state.items()}
         plain = {
             "format": FORMAT,
             "step_index": self.step_index,

@@ -1,0 +1,123 @@
+"""The refinement of one denoising step: iterative refinement, then guidance, on a batch of latents."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from core.backbones import backbone_for
+from core.backbones.base import Backbone
+from core.backbones.conditioning import Conditioning
+from core.config import Refinement
+from core.losses import combined_loss
+from core.refine import RefineTrace, guidance_shift, iterative_refinement
+from core.schedulers import scale_model_input, write_memory
+
+
+@dataclass(frozen=True)
+class StepTrace:
+    """What a refinement did at one step: `kind` is "iterref" or "gsng"."""
+
+    step_index: int
+    kind: str
+    trace: RefineTrace
+
+
+@dataclass(frozen=True, eq=False)
+class Refined:
+    """Latents (B, C, h, w) after the refinement of one step, and on the way after given iteration counts."""
+
+    latents: Tensor
+    traces: tuple[StepTrace, ...] = ()
+    snapshots: Mapping[int, Tensor] = field(default_factory=dict)
+
+
+class StepRefiner:
+    """Refines latents before any step of one schedule.
+
+    Args:
+        backbone: the model.
+        scheduler: with its timesteps set; read, never stepped or changed.
+    """
+
+    def __init__(self, backbone: Backbone, scheduler: Any):
+        self.scheduler = scheduler
+        self.num_steps = len(scheduler.timesteps)
+        self._backbones = {backbone.attention.model_dump_json(): backbone}
+        self._pipe = backbone.pipe
+
+    def acts_at(self, step_index: int, refinement: Refinement) -> bool:
+        """Whether the refinement changes latents before this step."""
+        at_iterref = refinement.iterref is not None and refinement.iterref.step_index == step_index
+        return at_iterref or (refinement.gsng is not None and step_index in refinement.gsng.step_range(self.num_steps))
+
+    def check(self, refinement: Refinement) -> None:
+        """Refuses iterative refinement at a step that is not there.
+
+        Raises:
+            ValueError: names the step and the number of steps.
+        """
+        iterref = refinement.iterref
+        if iterref is not None and iterref.step_index >= self.num_steps:
+            raise ValueError(
+                f"iterref.step_index is {iterref.step_index}, and there are {self.num_steps} steps: it must be "
+                f"in 0..{self.num_steps - 1}"
+            )
+
+    def refine(
+        self,
+        latents: Tensor,
+        step_index: int,
+        conditioning: Conditioning,
+        refinement: Refinement,
+        *,
+        snapshots: Sequence[int] = (),
+        skip_iterref: bool = False,
+    ) -> Refined:
+        """The latents as the refinement leaves them before the step; unchanged where it does not act.
+
+        Args:
+            latents: (B, C, h, w), before the step and not scaled.
+            step_index: position in the schedule.
+            conditioning: of the same samples.
+            refinement: what to do, and where.
+            snapshots: iteration counts after which to keep iterative refinement's latents too.
+            skip_iterref: iterative refinement of this step is done already.
+        """
+        iterref, gsng = refinement.iterref, refinement.gsng
+        loss = self._loss(step_index, conditioning, refinement)
+        traces: list[StepTrace] = []
+        kept: Mapping[int, Tensor] = {}
+        if iterref is not None and iterref.step_index == step_index and not skip_iterref:
+            result = iterative_refinement(
+                loss, latents, iterref, num_steps=self.num_steps, step_index=step_index, snapshots=snapshots
+            )
+            latents, kept = result.latents, result.snapshots
+            traces.append(StepTrace(step_index, "iterref", result.trace))
+        if gsng is not None and step_index in gsng.step_range(self.num_steps):
+            result = guidance_shift(loss, latents, gsng, num_steps=self.num_steps, step_index=step_index)
+            latents = result.latents
+            traces.append(StepTrace(step_index, "gsng", result.trace))
+        return Refined(latents, tuple(traces), kept)
+
+    def _loss(
+        self, step_index: int, conditioning: Conditioning, refinement: Refinement
+    ) -> Callable[[Tensor, Sequence[int]], Tensor]:
+        """Loss (n,) of the latents (n, C, h, w) of the samples `rows` before this step, differentiable."""
+        # The copy is shallow: only its position differs.
+        scheduler = copy.copy(self.scheduler)
+        write_memory(scheduler, {}, step_index)
+        timestep = scheduler.timesteps[step_index]
+        choice = refinement.attention.model_dump_json()
+        if choice not in self._backbones:
+            self._backbones[choice] = backbone_for(self._pipe, refinement.attention)
+        backbone = self._backbones[choice]
+
+        def loss(latents: Tensor, rows: Sequence[int]) -> Tensor:
+            model_input = scale_model_input(scheduler, latents, timestep)
+            maps = backbone.entity_maps(model_input, timestep, conditioning.select(rows))
+            return combined_loss(maps.maps, maps.mask, refinement.weights)
+
+        return loss
