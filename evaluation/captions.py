@@ -1,6 +1,7 @@
 """Captions of images by BLIP (Li et al., arXiv 2201.12086), for comparing a prompt with what a model reads out."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from PIL import Image
@@ -35,7 +36,8 @@ class BlipCaptioner:
         config = load_config(model, revision)
         if config.model_type != "blip":
             raise ValueError(f"{model!r} is a {config.model_type} model; captions need a BLIP")
-        self._processor = BlipProcessor.from_pretrained(model, revision=revision)
+        processor_class: Any = BlipProcessor
+        self._processor = processor_class.from_pretrained(model, revision=revision)
         self._device = device or default_device()
         self._model = load_network(BlipForConditionalGeneration, model, revision).to(self._device)
         self._batch_size = batch_size

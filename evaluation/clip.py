@@ -7,6 +7,7 @@ Full-prompt similarity, and the least of the entities' similarities, which falls
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -68,8 +69,8 @@ class ClipScorer:
             self._tokenize = open_clip.get_tokenizer(source)
         except (OSError, RuntimeError) as error:
             raise ValueError(f"no CLIP at {model!r} with weights {pretrained!r}: {error}") from error
-        self._model = network.eval()
-        self._preprocess = preprocess
+        self._model: Any = network.eval()
+        self._preprocess: Any = preprocess
         self._batch_size = batch_size
         self.name = model if pretrained is None else f"{model}/{pretrained}"
         self.fingerprint = fingerprint_of("clip-1", self._model, {"preprocess": str(preprocess)})
@@ -80,7 +81,7 @@ class ClipScorer:
         features = []
         for start in range(0, len(images), self._batch_size):
             batch = [self._preprocess(image.convert("RGB")) for image in images[start : start + self._batch_size]]
-            pixels = torch.stack(batch).to(self._device)  # pyright: ignore[reportArgumentType]
+            pixels = torch.stack(batch).to(self._device)
             features.append(self._model.encode_image(pixels, normalize=True).float().cpu())
         return torch.cat(features).numpy()
 

@@ -92,7 +92,8 @@ def outlined(picture: Image.Image, masks: Sequence[NDArray[np.bool_]], colors: S
         colors: one a mask.
     """
     pixels = np.array(picture.convert("RGB"))
-    large = [np.asarray(Image.fromarray(mask).resize(picture.size, Image.Resampling.NEAREST)) for mask in masks]
+    resized = [Image.fromarray(mask).resize(picture.size, Image.Resampling.NEAREST) for mask in masks]
+    large = [np.asarray(mask, dtype=bool) for mask in resized]
     for mask in large:
         pixels[ndimage.binary_dilation(mask, iterations=1) & ~mask] = 255
     for mask, color in zip(large, colors, strict=True):

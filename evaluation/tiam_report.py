@@ -83,13 +83,13 @@ def prompt_table(score: PromptScore) -> Table:
             "conf": confidence,
             "tiam": float(found.all(1).mean()),
             "n_class_detected": float(found.mean()),
-            "tiam_per_seed": _per_seed(score.seeds, found.all(1)),
+            "tiam_per_seed": _per_seed(score.seeds, found),
             "prompt": score.prompt,
             "count_order": found.mean(0).tolist(),
         }
         if score.colored:
             row["tiam_gt_color"] = float(bound.all(1).mean())
-            row["tiam_gt_color_per_seed"] = _per_seed(score.seeds, bound.all(1))
+            row["tiam_gt_color_per_seed"] = _per_seed(score.seeds, bound)
             row["count_order_binding"] = (bound.sum(0) / np.maximum(1, found.sum(0))).tolist()
         rows.append(row)
     return _columns(rows)
@@ -182,8 +182,8 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> Table:
     return {column: {str(number): row[column] for number, row in enumerate(rows)} for column in rows[0]}
 
 
-def _per_seed(seeds: Sequence[int | str], successes: NDArray[np.bool_]) -> dict[str, float]:
-    return {str(seed): float(success) for seed, success in zip(seeds, successes, strict=True)}
+def _per_seed(seeds: Sequence[int | str], entities: NDArray[np.bool_]) -> dict[str, float]:
+    return {str(seed): float(row.all()) for seed, row in zip(seeds, entities, strict=True)}
 
 
 def _by_position(lists: Sequence[Sequence[float]]) -> dict[str, float]:
