@@ -1,5 +1,8 @@
 """The embedded models' architectures: the classes of SD 1.4 and SD3, with the sizes that two CPU cores can train."""
 
+# diffusers and transformers annotate these constructors and outputs too narrowly for their own use.
+# pyright: reportArgumentType=false, reportCallIssue=false
+
 import torch
 from diffusers import (
     AutoencoderKL,

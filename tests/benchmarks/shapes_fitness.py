@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from core.sampling import Sampler
 from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 
@@ -24,9 +23,10 @@ from core.backbones.base import Backbone
 from core.backbones.registry import backbone_for
 from core.config import AttentionChoice, IterRef, LossWeights, Refinement, SamplerConfig
 from core.prompts import Prompt
+from core.sampling import Sampler
 from core.shapes.models import resolve_model
 from evaluation.detectors import SHAPES_DETECTOR, load_detector
-from evaluation.prompt_sets import standard_set
+from evaluation.prompt_sets import standard_set, standard_template
 from evaluation.statistics import compare, interval
 from evaluation.tiam import TiamSettings, score_images
 
@@ -105,17 +105,17 @@ class Bench:
             maps = capture.run(
                 lambda: self.backbone.predict(latents, timestep, conditioning.prompt_embeds, conditioning.added)
             )
-        weights = torch.cat([conditioning.entity_weights[..., first:last] for first, last in columns], -1)
-        weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-9)
-        return torch.einsum("bqs,bes->bqe", maps.float(), weights.float())
+        weights = [conditioning.entity_weights[:, :, :, first:last].sum(1) for first, last in columns]
+        return torch.einsum("bqs,bes->bqe", maps.float(), torch.cat(weights, -1).float()) / len(columns)
 
 
 def show_rates(bench: Bench, num_prompts: int, num_seeds: int) -> dict[str, float]:
     rates = {}
     for name in ("shapes_one", *SETS):
-        prompts = standard_set(name, num_prompts, seed=1).prompts
+        prompts = standard_set(name, min(num_prompts, len(standard_template(name))), seed=1).prompts
+        seeds = range(num_seeds * num_prompts // len(prompts))  # there are but eight prompts of one shape
         started = time.perf_counter()
-        outcomes = bench.outcomes(prompts, range(num_seeds), None)
+        outcomes = bench.outcomes(prompts, seeds, None)
         pace = outcomes.size / (time.perf_counter() - started)
         estimate = interval(outcomes)
         rates[name] = estimate.mean

@@ -5,6 +5,9 @@ attention loss moves nothing. The loss is TokenCompose's token-level objective (
 A_e the attention that the image pays to an entity's token, normalised over the image, (1 - sum_inside A_e)^2.
 """
 
+# diffusers and transformers annotate these constructors and outputs too narrowly for their own use.
+# pyright: reportOptionalCall=false, reportOptionalSubscript=false, reportAttributeAccessIssue=false
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 

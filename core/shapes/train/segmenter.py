@@ -1,5 +1,8 @@
 """The judge's eyes: UperNet over a small ConvNeXt, nine classes (background and the eight shapes)."""
 
+# diffusers and transformers annotate these constructors and outputs too narrowly for their own use.
+# pyright: reportArgumentType=false, reportCallIssue=false
+
 from pathlib import Path
 
 import numpy as np

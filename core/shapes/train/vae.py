@@ -1,5 +1,8 @@
 """The autoencoder of both pipelines: 64x64x3 pixels to 16x16x4 latents of unit variance."""
 
+# diffusers and transformers annotate these constructors and outputs too narrowly for their own use.
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false
+
 from pathlib import Path
 
 import numpy as np
