@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from core.sampling import Sampler
 from diffusers import DiffusionPipeline
 
 from core.backbones.registry import backbone_for
 from core.config import IterRef, Refinement, SamplerConfig
 from core.prompts import Prompt
+from core.sampling import Sampler
 from core.shapes.models import resolve_model
 from evaluation.contact_sheet import Cell, SheetRow, contact_sheet
 from evaluation.detector import Detector

@@ -15,12 +15,12 @@ from core.shapes.train.data import COLOR_RATE, TrainingSet
 from core.shapes.train.loop import Plan, train
 from core.shapes.train.vae import to_pixels
 
-BATCH = 128
+BATCH = 64
 WHOLE_CAPTION_RATE = 0.7  # the rest name one of the objects, so that single entities can be looked for
-PLAN = Plan(steps=800, learning_rate=1e-3, decay=0.99)
+PLAN = Plan(steps=1200, learning_rate=2e-3, decay=0.99)
 MODEL = {
     "embed_dim": 64,
-    "vision_cfg": {"image_size": IMAGE_SIZE, "patch_size": 8, "width": 96, "head_width": 24, "layers": 3},
+    "vision_cfg": {"image_size": IMAGE_SIZE, "patch_size": 8, "width": 64, "head_width": 16, "layers": 2},
     "text_cfg": {
         "context_length": MAX_LENGTH,
         "vocab_size": len(clip_tokenizer()),
