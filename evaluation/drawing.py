@@ -97,7 +97,7 @@ def outlined(picture: Image.Image, masks: Sequence[NDArray[np.bool_]], colors: S
     for mask in large:
         pixels[ndimage.binary_dilation(mask, iterations=1) & ~mask] = 255
     for mask, color in zip(large, colors, strict=True):
-        pixels[mask & ~ndimage.binary_erosion(mask, iterations=2)] = color
+        pixels[mask & np.logical_not(ndimage.binary_erosion(mask, iterations=2))] = color
     return Image.fromarray(pixels)
 
 
