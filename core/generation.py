@@ -1,0 +1,140 @@
+"""From a config to images in two calls: load the pipeline, generate."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import diffusers
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from PIL import Image
+
+from core.backbones import backbone_for
+from core.config import StepConfig
+from core.prompts import Prompt
+from core.sampling import Sampler
+from core.shapes.models import resolve_model
+
+
+@dataclass(frozen=True)
+class ImageTrace:
+    """What the refinement of one step did to one image.
+
+    Attributes:
+        step_index: before which step.
+        kind: "iterref" or "gsng".
+        losses: before each shift; lower is better.
+        iterations: shifts made.
+        failure: why the latents were left where they were; None if all went well.
+    """
+
+    step_index: int
+    kind: str
+    losses: tuple[float, ...]
+    iterations: int
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Images and, entry by entry, what they were made from and how their refinement went."""
+
+    images: tuple[Image.Image, ...]
+    prompts: tuple[Prompt, ...]
+    seeds: tuple[int, ...]
+    traces: tuple[tuple[ImageTrace, ...], ...]
+
+
+def generate(
+    pipe: Any,
+    prompts: Prompt | Sequence[Prompt],
+    config: StepConfig,
+    seeds: Sequence[int],
+    *,
+    refine: bool = True,
+    negative_prompt: str = "",
+    batch_size: int = 8,
+) -> Generated:
+    """Images of every prompt with every seed, sampled and refined as the config says.
+
+    An image depends on its prompt, its seed and the config alone: not on `batch_size`, and not on the others. It is
+    what the stock pipeline makes with `StepRefinement`. The pipeline is not changed; its scheduler need not be the
+    config's.
+
+    Args:
+        pipe: a loaded StableDiffusion, StableDiffusionXL or StableDiffusion3 pipeline.
+        prompts: one or more.
+        config: the setting.
+        seeds: of `torch.Generator`, each with every prompt.
+        refine: False gives the images as they are without refinement, for comparison.
+        negative_prompt: of all images.
+        batch_size: images at a time, at least 1; memory grows with it.
+
+    Returns:
+        `len(prompts) * len(seeds)` images; those of the first prompt come first.
+
+    Raises:
+        ValueError: no prompts or seeds, an entity that is not in its prompt, or a schedule other than the config's.
+    """
+    prompts = (prompts,) if isinstance(prompts, Prompt) else tuple(prompts)
+    if not prompts or not seeds or batch_size < 1:
+        raise ValueError(
+            f"generate needs prompts, seeds and a batch_size of at least 1, got {len(prompts)} prompts, "
+            f"{len(seeds)} seeds and batch_size {batch_size}"
+        )
+    backbone = backbone_for(pipe, config.refinement.attention)
+    sampler = Sampler(backbone, config.sampler)
+    config.check_schedule(sampler.refiner.scheduler)
+    rows = [(prompt, seed) for prompt in prompts for seed in seeds]
+    images: list[Image.Image] = []
+    traces: list[tuple[ImageTrace, ...]] = []
+    for first in range(0, len(rows), batch_size):
+        batch = rows[first : first + batch_size]
+        conditioning = backbone.encode(
+            [prompt for prompt, _ in batch],
+            negative_prompt=negative_prompt,
+            max_sequence_length=config.sampler.max_sequence_length,
+        )
+        start = sampler.start([seed for _, seed in batch])
+        end = sampler.advance(start, conditioning, refinement=config.refinement if refine else None)
+        images += sampler.decode(end.point)
+        for row in range(len(batch)):
+            traces.append(
+                tuple(
+                    ImageTrace(
+                        step_index=step.step_index,
+                        kind=step.kind,
+                        losses=step.trace.losses[row],
+                        iterations=step.trace.iterations[row],
+                        failure=step.trace.failures[row],
+                    )
+                    for step in end.traces
+                )
+            )
+    return Generated(
+        images=tuple(images),
+        prompts=tuple(prompt for prompt, _ in rows),
+        seeds=tuple(seed for _, seed in rows),
+        traces=tuple(traces),
+    )
+
+
+def load_pipeline(model: str | StepConfig, **arguments: Any) -> Any:
+    """The stock diffusers pipeline of a model, ready for a config.
+
+    Args:
+        model: a hub id, a path, or an embedded model (`keystep/shapes-sd`, `keystep/shapes-sd3`); or a StepConfig,
+            whose model, revision and dtype are loaded and whose scheduler is set.
+        arguments: more for `from_pretrained`.
+
+    Raises:
+        ValueError: an embedded model that does not exist.
+        OSError: the model cannot be found.
+    """
+    if isinstance(model, str):
+        return DiffusionPipeline.from_pretrained(resolve_model(model), **arguments)
+    settings: dict[str, Any] = {"revision": model.revision, "torch_dtype": getattr(torch, model.dtype)}
+    pipe: Any = DiffusionPipeline.from_pretrained(resolve_model(model.model), **settings | arguments)
+    scheduler = getattr(diffusers, model.sampler.scheduler)
+    pipe.scheduler = scheduler.from_config(pipe.scheduler.config, **model.sampler.scheduler_config)
+    return pipe
