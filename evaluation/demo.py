@@ -24,18 +24,18 @@ SETS = ("shapes_two", "shapes_two_colored", "shapes_three", "shapes_three_colore
 SHOWN = 3  # rows of the sheet from each set
 SAMPLERS = {
     "shapes-sd": SamplerConfig(
-        scheduler="DDPMScheduler", num_inference_steps=25, guidance_scale=4.0, height=64, width=64
+        scheduler="DDPMScheduler", num_inference_steps=20, guidance_scale=1.5, height=64, width=64
     ),
     "shapes-sd3": SamplerConfig(
         scheduler="FlowMatchEulerDiscreteScheduler",
-        num_inference_steps=25,
-        guidance_scale=4.0,
+        num_inference_steps=20,
+        guidance_scale=1.5,
         height=64,
         width=64,
         max_sequence_length=24,
     ),
 }
-REFINED = {"shapes-sd": IterRef(step_index=6, iterations=10), "shapes-sd3": IterRef(step_index=6, iterations=10)}
+REFINED = {"shapes-sd": IterRef(step_index=5, iterations=10), "shapes-sd3": IterRef(step_index=5, iterations=10)}
 
 
 def draw_and_judge(

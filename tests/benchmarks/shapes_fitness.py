@@ -33,12 +33,12 @@ from evaluation.tiam import TiamSettings, score_images
 SETS = ("shapes_two", "shapes_two_colored", "shapes_three", "shapes_three_colored")
 SAMPLERS = {
     "shapes-sd": SamplerConfig(
-        scheduler="DDPMScheduler", num_inference_steps=25, guidance_scale=4.0, height=64, width=64
+        scheduler="DDPMScheduler", num_inference_steps=20, guidance_scale=1.5, height=64, width=64
     ),
     "shapes-sd3": SamplerConfig(
         scheduler="FlowMatchEulerDiscreteScheduler",
-        num_inference_steps=25,
-        guidance_scale=4.0,
+        num_inference_steps=20,
+        guidance_scale=1.5,
         height=64,
         width=64,
         max_sequence_length=24,

@@ -168,6 +168,9 @@ def train_pipeline(
     average = train(trainee, loss_fn, plan, folder, optimizers=_optimizers(trainee, plan))
     trainee.load_state_dict(average.state_dict())
     pipe.to(torch.float16).save_pretrained(output, safe_serialization=True)
+    for path in output.glob("text_encoder*/config.json"):
+        # transformers loads in the dtype of the config, diffusers in float32: without this a plain load mixes the two.
+        path.write_text(path.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
     print(f"wrote {output}")
 
 
