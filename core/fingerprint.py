@@ -35,6 +35,7 @@ def _describe(component: Any) -> str:
     settings = dict(config) if isinstance(config, Mapping) else config.to_dict()
     # Private keys hold paths and library versions, which do not change what the weights compute.
     settings = {key: value for key, value in settings.items() if not key.startswith("_")}
-    settings.pop("transformers_version", None)
+    for key in ("transformers_version", "architectures", "dtype"):  # set by saving; the tensors tell their dtype
+        settings.pop(key, None)
     limit = getattr(component, "model_max_length", None)
     return json.dumps([type(component).__name__, limit, settings], sort_keys=True, default=str)
