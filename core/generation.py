@@ -125,14 +125,15 @@ def load_pipeline(model: str | StepConfig, **arguments: Any) -> Any:
     Args:
         model: a hub id, a path, or an embedded model (`keystep/shapes-sd`, `keystep/shapes-sd3`); or a StepConfig,
             whose model, revision and dtype are loaded and whose scheduler is set.
-        arguments: more for `from_pretrained`.
+        arguments: more for `from_pretrained`; float32 if no `torch_dtype` is given and there is no config.
 
     Raises:
         ValueError: an embedded model that does not exist.
         OSError: the model cannot be found.
     """
     if isinstance(model, str):
-        return DiffusionPipeline.from_pretrained(resolve_model(model), **arguments)
+        # Without a dtype, parts of a checkpoint saved in half precision load as that and others do not.
+        return DiffusionPipeline.from_pretrained(resolve_model(model), **{"torch_dtype": torch.float32} | arguments)
     settings: dict[str, Any] = {"revision": model.revision, "torch_dtype": getattr(torch, model.dtype)}
     pipe: Any = DiffusionPipeline.from_pretrained(resolve_model(model.model), **settings | arguments)
     scheduler = getattr(diffusers, model.sampler.scheduler)
