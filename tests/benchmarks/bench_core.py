@@ -49,8 +49,8 @@ HEADER = (
 
 
 def compare(case: str, repeats: int, device: str) -> Row:
-    """Measure a case both ways, turn by turn, so that a busy machine slows both."""
-    turns = [(measure(case, "ours", device), measure(case, "usual", device)) for _ in range(repeats)]
+    """Measure a case both ways, turn by turn, so that a busy machine slows both; the first turn warms up."""
+    turns = [(measure(case, "ours", device), measure(case, "usual", device)) for _ in range(repeats + 1)][1:]
     return Row(case, *(_median(side) for side in zip(*turns, strict=True)))
 
 
@@ -66,7 +66,7 @@ def hardware(device: str) -> str:
     return f"cpu-{platform.machine()}-{torch.get_num_threads()}-threads"
 
 
-def report(rows: list[Row], device: str) -> str:
+def report(rows: list[Row], device: str, repeats: int) -> str:
     """The table with what is needed to make it again."""
     how = (
         "peak of allocated memory above the weights (torch.cuda.max_memory_allocated)"
@@ -79,8 +79,9 @@ def report(rows: list[Row], device: str) -> str:
             f"# One refinement iteration, {hardware(device)}, {datetime.date.today()}",
             "",
             f"`{' '.join(['python -m tests.benchmarks.bench_core', *sys.argv[1:]])}`; torch {torch.__version__}, "
-            f"diffusers {diffusers.__version__}, {torch.get_num_threads()} threads. Time: median of the turns, ours "
-            f"and the usual way in alternation, an image; {clock}. Memory: {how}. Attention memory: what "
+            f"diffusers {diffusers.__version__}, {torch.get_num_threads()} threads. Time: median of "
+            f"{repeats} turns after one to warm up, ours and the usual way in alternation, an image; {clock}. "
+            f"Memory: {how}. Attention memory: what "
             "autograd keeps inside attention layers, and of the reading of maps, a block.",
             "",
             HEADER,
@@ -97,7 +98,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="turns a case")
     parser.add_argument("--save", action="store_true", help=f"write the report to {REPORTS.name}/ too")
     arguments = parser.parse_args()
-    text = report([compare(case, arguments.repeats, device) for case in arguments.cases], device)
+    text = report([compare(case, arguments.repeats, device) for case in arguments.cases], device, arguments.repeats)
     print(text)
     if arguments.save:
         path = REPORTS / f"core-refinement_{hardware(device)}_{datetime.date.today()}.md"
