@@ -7,7 +7,7 @@ READY := .venv/.ready
 export OMP_NUM_THREADS ?= 2
 export RAY_CHDIR_TO_TRIAL_DIR ?= 0
 
-.PHONY: demo test test-all lint bench notebooks docs ui clean
+.PHONY: demo test test-all lint bench clean
 
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -32,7 +32,8 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 bench: $(READY)
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks.bench_core
+	$(BIN)/python -m tests.benchmarks.bench_rescore
 
 clean:
 	rm -rf .venv build dist out site *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -243,7 +243,9 @@ class _Kept:
     """A tensor that autograd keeps, counted until it lets go of it."""
 
     def __init__(self, tensor: Tensor, peaks: list[_Peak]):
-        self.tensor = tensor
+        # Detached: with its graph it would close a cycle through autograd that nothing collects, and a way that
+        # retains its graph would be charged for every sample it ever did.
+        self.tensor = tensor.detach()
         storage = tensor.untyped_storage()
         self._entry, self._peaks = (storage.data_ptr(), storage.nbytes()), peaks
         for peak in peaks:
