@@ -1,11 +1,16 @@
 """SearchSpec: all that a search needs to know, as a user writes it in YAML."""
 
-from typing import Self
+import hashlib
+import json
+import os
+from functools import cached_property
+from typing import Any, Self
 
 from pydantic import model_validator
 
 from core.config import SamplerConfig
 from core.frozen import FrozenModel
+from search.prompt_parts import split_sets
 from search.spec_sections import (
     DetectorSpec,
     MetricsSpec,
@@ -78,3 +83,34 @@ class SearchSpec(FrozenModel):
                     "random"
                 )
         return self
+
+    @cached_property
+    def search_id(self) -> str:
+        """12 hex digits that name all that determines what is found.
+
+        Prompts enter by their content, not by where they are read from; `name`, `metrics`, `resources`, `storage`,
+        `tracking` and the device do not enter.
+
+        Raises:
+            ValueError: prompt sets that cannot be read or split.
+        """
+        text = json.dumps(self._identity(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def _identity(self) -> dict[str, Any]:
+        model, prompts = self.model, self.prompts
+        validation, held_out = split_sets(prompts)
+        unused = set()
+        if self.search.pruner == "none":
+            unused |= {"min_prompts"}
+        if self.search.pruner != "paired":
+            unused |= {"alpha"}
+        return {
+            "model": [os.path.abspath(model.id) if os.path.isdir(model.id) else model.id, model.revision, model.dtype],
+            "sampler": self.sampler.model_dump(mode="json"),
+            "validation": [[prompts.hash for prompts in validation], prompts.seeds],
+            "held_out": [[prompts.hash for prompts in held_out], prompts.held_out_seeds],
+            "detector": self.detector.model_dump(mode="json"),
+            "space": self.space.model_dump(mode="json"),
+            "search": self.search.model_dump(mode="json", exclude=unused),
+        }
