@@ -11,6 +11,7 @@ from PIL import Image
 
 from core.backbones import backbone_for
 from core.config import StepConfig
+from core.dtypes import dtype_argument
 from core.prompts import Prompt
 from core.sampling import Sampler
 from core.shapes.models import resolve_model
@@ -119,22 +120,25 @@ def generate(
     )
 
 
-def load_pipeline(model: str | StepConfig, **arguments: Any) -> Any:
+def load_pipeline(model: str | StepConfig, *, dtype: torch.dtype | None = None, **arguments: Any) -> Any:
     """The stock diffusers pipeline of a model, ready for a config.
 
     Args:
         model: a hub id, a path, or an embedded model (`keystep/shapes-sd`, `keystep/shapes-sd3`); or a StepConfig,
             whose model, revision and dtype are loaded and whose scheduler is set.
-        arguments: more for `from_pretrained`; float32 if no `torch_dtype` is given and there is no config.
+        dtype: of the weights; None is the config's, or float32 without one. `torch_dtype` is taken for it too.
+        arguments: more for `from_pretrained`.
 
     Raises:
         ValueError: an embedded model that does not exist.
         OSError: the model cannot be found.
     """
+    dtype = dtype or arguments.pop("torch_dtype", None)
     if isinstance(model, str):
         # Without a dtype, parts of a checkpoint saved in half precision load as that and others do not.
-        return DiffusionPipeline.from_pretrained(resolve_model(model), **{"torch_dtype": torch.float32} | arguments)
-    settings: dict[str, Any] = {"revision": model.revision, "torch_dtype": getattr(torch, model.dtype)}
+        settings = dtype_argument(dtype or torch.float32)
+        return DiffusionPipeline.from_pretrained(resolve_model(model), **settings, **arguments)
+    settings = {"revision": model.revision, **dtype_argument(dtype or model.torch_dtype)}
     pipe: Any = DiffusionPipeline.from_pretrained(resolve_model(model.model), **settings | arguments)
     scheduler = getattr(diffusers, model.sampler.scheduler)
     pipe.scheduler = scheduler.from_config(pipe.scheduler.config, **model.sampler.scheduler_config)

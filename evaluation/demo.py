@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from diffusers import DiffusionPipeline
 
 from core.backbones.registry import backbone_for
 from core.config import IterRef, Refinement, SamplerConfig
+from core.generation import load_pipeline
 from core.prompts import Prompt
 from core.sampling import Sampler
-from core.shapes.models import resolve_model
 from evaluation.contact_sheet import Cell, SheetRow, contact_sheet
 from evaluation.detector import Detector
 from evaluation.detectors import SHAPES_DETECTOR, load_detector
@@ -56,7 +54,7 @@ def draw_and_judge(
 def run(model: str, prompts_a_set: int, detector: Detector, folder: Path) -> None:
     """Draws, scores, prints TIAM before and after, and writes the sheet."""
     started = time.perf_counter()
-    pipe = DiffusionPipeline.from_pretrained(resolve_model(f"keystep/{model}"), torch_dtype=torch.float32)
+    pipe = load_pipeline(f"keystep/{model}")
     sampler = Sampler(backbone_for(pipe), SAMPLERS[model])
     iterref = REFINED[model]
     rows: list[SheetRow] = []

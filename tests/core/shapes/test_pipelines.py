@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusion3Pipeline, StableDiffusionPipeline
 
+from core.generation import load_pipeline
 from core.shapes.models import EMBEDDED, resolve_model
 from evaluation.detectors import SHAPES_DETECTOR, load_detector
 from evaluation.prompt_sets import standard_set
@@ -19,7 +20,7 @@ CALL = {"num_inference_steps": 20, "guidance_scale": 1.5, "height": 64, "width":
 
 @pytest.fixture(scope="module", params=PIPELINES)
 def pipe(request: pytest.FixtureRequest):
-    loaded = DiffusionPipeline.from_pretrained(resolve_model(request.param), torch_dtype=torch.float32)
+    loaded = load_pipeline(request.param)
     loaded.set_progress_bar_config(disable=True)
     return loaded
 
