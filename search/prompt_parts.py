@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from core.prompts import Prompt
@@ -33,6 +34,12 @@ def split_sets(prompts: PromptsSpec) -> tuple[tuple[PromptSet, ...], tuple[Promp
         ValueError: a set that cannot be read, is too small to be split so, or shares a prompt or its name with
             another; with the key and what to do.
     """
+    # Files can change under us, the standard sets cannot.
+    split = _split_once if set(prompts.sets) <= set(STANDARD_SETS) else _split
+    return split(prompts)
+
+
+def _split(prompts: PromptsSpec) -> tuple[tuple[PromptSet, ...], tuple[PromptSet, ...]]:
     names = [source if source in STANDARD_SETS else Path(source).stem for source in prompts.sets]
     for place, name in enumerate(names):
         if name in names[:place]:
@@ -63,6 +70,9 @@ def split_sets(prompts: PromptsSpec) -> tuple[tuple[PromptSet, ...], tuple[Promp
         held_out.append(PromptSet(name, tuple(theirs[: prompts.held_out])))
     _check_texts([*validation, *held_out])
     return tuple(validation), tuple(held_out)
+
+
+_split_once = lru_cache(maxsize=16)(_split)
 
 
 def _population(source: str) -> Template | tuple[Prompt, ...]:

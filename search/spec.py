@@ -3,13 +3,15 @@
 import hashlib
 import json
 import os
-from functools import cached_property
+import re
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import model_validator
 
 from core.config import SamplerConfig
 from core.frozen import FrozenModel
+from evaluation.prompt_sets import STANDARD_SETS
 from search.prompt_parts import split_sets
 from search.spec_sections import (
     DetectorSpec,
@@ -84,7 +86,7 @@ class SearchSpec(FrozenModel):
                 )
         return self
 
-    @cached_property
+    @property
     def search_id(self) -> str:
         """12 hex digits that name all that determines what is found.
 
@@ -96,6 +98,41 @@ class SearchSpec(FrozenModel):
         """
         text = json.dumps(self._identity(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def without_secrets(self) -> Self:
+        """The spec with passwords and keys in its URIs masked: to be shown and logged, not to be run."""
+        storage, tracking = self.storage, self.tracking
+        return self.model_copy(
+            update={
+                "storage": storage.model_copy(
+                    update={"path": masked(storage.path), "latents_path": masked(storage.latents_path)}
+                ),
+                "tracking": tracking.model_copy(
+                    update={"uri": masked(tracking.uri), "artifact_location": masked(tracking.artifact_location)}
+                ),
+            }
+        )
+
+    def anchored(self, folder: str | os.PathLike[str] | None = None) -> Self:
+        """The spec with its local paths made absolute, from `folder` or the working directory, for other processes.
+
+        `search_id` stays what it is: prompts and models in files are known by what they are.
+        """
+        root = Path.cwd() if folder is None else Path(folder).absolute()
+
+        def absolute(path: str | None) -> str | None:
+            return path if path is None or "://" in path else os.path.normpath(root / Path(path).expanduser())
+
+        storage = {"path": absolute(self.storage.path), "latents_path": absolute(self.storage.latents_path)}
+        sets = tuple(name if name in STANDARD_SETS else absolute(name) for name in self.prompts.sets)
+        model = absolute(self.model.id) if (root / self.model.id).is_dir() else self.model.id
+        return self.model_copy(
+            update={
+                "model": self.model.model_copy(update={"id": model}),
+                "prompts": self.prompts.model_copy(update={"sets": sets}),
+                "storage": self.storage.model_copy(update=storage),
+            }
+        )
 
     def _identity(self) -> dict[str, Any]:
         model, prompts = self.model, self.prompts
@@ -114,3 +151,11 @@ class SearchSpec(FrozenModel):
             "space": self.space.model_dump(mode="json"),
             "search": self.search.model_dump(mode="json", exclude=unused),
         }
+
+
+def masked(uri: str | None) -> str | None:
+    """A URI without the password before its host, and without keys, tokens and passwords in its query."""
+    if uri is None or "://" not in uri:
+        return uri
+    uri = re.sub(r"(?<=://)([^/@:]*):[^/]*@", r"\1:***@", uri)
+    return re.sub(r"(?i)([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", r"\1***", uri)

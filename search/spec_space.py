@@ -95,7 +95,7 @@ class SpaceSpec(FrozenModel):
         iterations: shifts at the refined step, at most.
         step_size: scales of a shift at the refined step, a list or a range.
         optimizer: gd, momentum, adam.
-        schedule: the two ends of the line along which the step size changes over the steps, see IterRef.
+        schedule: two numbers a, b: of N steps, step i has the step size step_size * sqrt(linspace(a, b, N)[i]).
         threshold: loss at or below which a sample stops before its iterations are done; null never.
         attention: which attention maps the losses see; null leaves it to the model's rule.
     """
