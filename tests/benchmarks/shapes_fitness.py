@@ -51,10 +51,10 @@ CONFIDENCES = TiamSettings(confidences=(0.25,))
 class Bench:
     """One embedded model, its sampler and the judge."""
 
-    def __init__(self, model: str, attention: AttentionChoice, sampler: SamplerConfig) -> None:
+    def __init__(self, folder: str, attention: AttentionChoice, sampler: SamplerConfig) -> None:
         started = time.perf_counter()
-        self.pipe = DiffusionPipeline.from_pretrained(resolve_model(f"keystep/{model}"), torch_dtype=torch.float32)
-        print(f"{model} loaded in {time.perf_counter() - started:.1f} s")
+        self.pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+        print(f"{folder} loaded in {time.perf_counter() - started:.1f} s")
         self.backbone: Backbone = backbone_for(self.pipe, attention)
         self.sampler = Sampler(self.backbone, sampler)
         self.detector = load_detector(SHAPES_DETECTOR)
@@ -160,6 +160,7 @@ def by_set(outcomes: NDArray, count: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=tuple(SAMPLERS))
+    parser.add_argument("--weights", help="folder of the pipeline (default: the package's)")
     parser.add_argument("--part", choices=("rates", "curve"), default="rates")
     parser.add_argument("--prompts", type=int, default=64, help="a set")
     parser.add_argument("--seeds", type=int, default=4, help="a prompt")
@@ -179,7 +180,7 @@ def main() -> None:
     changes = {"guidance_scale": options.guidance, "num_inference_steps": options.num_steps}
     sampler = sampler.model_copy(update={key: value for key, value in changes.items() if value is not None})
     attention = AttentionChoice(resolution=(options.grid, options.grid) if options.grid else None)
-    bench = Bench(options.model, attention, sampler)
+    bench = Bench(options.weights or resolve_model(f"keystep/{options.model}"), attention, sampler)
     if options.part == "rates":
         numbers = show_rates(bench, options.prompts, options.seeds)
     else:

@@ -1,0 +1,196 @@
+"""What a search tells whoever is watching: one live view on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+from ray import tune
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+STAGES = ("preflight", "baseline", "trials", "held-out")
+PLAIN_SECONDS = 10.0  # between two lines of the same stage when there is no terminal
+
+
+@dataclass
+class Watched:
+    """The state that the view shows; the search changes it, nothing reads it back.
+
+    Attributes:
+        name: of the search.
+        num_slots: trials of the search at most.
+        stage: one of `STAGES`.
+        done, total: blocks of a stage other than the trials.
+        running: slot to (objective so far, instances seen, instances in all).
+        complete, pruned, failed: trials ended so.
+        best: the best fully evaluated setting and its TIAM with interval, in words.
+        spent, plain: denoiser evaluations spent, and what the same images cost made each from noise.
+    """
+
+    name: str
+    num_slots: int
+    stage: str = "preflight"
+    done: int = 0
+    total: int = 0
+    running: dict[int, tuple[float, int, int]] = field(default_factory=dict)
+    complete: int = 0
+    pruned: int = 0
+    failed: int = 0
+    best: str = ""
+    spent: float = 0.0
+    plain: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+    stage_started: float = field(default_factory=time.monotonic)
+
+    @property
+    def ended(self) -> int:
+        """Trials that ended, in whatever way."""
+        return self.complete + self.pruned + self.failed
+
+    @property
+    def share(self) -> float:
+        """How much of the stage is done, in [0, 1]."""
+        if self.stage != "trials":
+            return self.done / self.total if self.total else 0.0
+        under_way = sum(seen / total for _, seen, total in self.running.values() if total)
+        return min(1.0, (self.ended + under_way) / self.num_slots) if self.num_slots else 1.0
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds until the stage ends at the pace so far; None while there is none."""
+        elapsed = time.monotonic() - self.stage_started
+        return elapsed / self.share - elapsed if self.share > 0.02 else None
+
+    @property
+    def saved(self) -> str:
+        """Denoiser evaluations spent, against the plain way, in words."""
+        if not self.plain:
+            return "none yet"
+        return f"{self.spent:,.0f} of {self.plain:,.0f} ({1 - self.spent / self.plain:.0%} saved)"
+
+
+class SearchView:
+    """Shows a search as it runs: `with SearchView(watched).shown():`.
+
+    Args:
+        watched: what to show; changed through the methods, so that every change is seen.
+        stream: where; stderr by default, so that stdout holds results alone.
+    """
+
+    def __init__(self, watched: Watched, stream: TextIO | None = None):
+        self.watched = watched
+        self._console = Console(file=stream or sys.stderr, highlight=False)
+        self._live: Live | None = None
+        self._said = 0.0
+
+    @contextmanager
+    def shown(self) -> Iterator["SearchView"]:
+        """While open, the view is live on a terminal; elsewhere it says a line now and then."""
+        if not self._console.is_terminal:
+            yield self
+            return
+        with Live(
+            console=self._console, get_renderable=self.render, refresh_per_second=4, redirect_stdout=False
+        ) as self._live:
+            yield self
+        self._live = None
+
+    def stage(self, name: str, total: int = 0) -> None:
+        """A new stage begins; `total` blocks make it up."""
+        now = time.monotonic()
+        self.watched.stage, self.watched.done, self.watched.total = name, 0, total
+        self.watched.stage_started = now
+        self._say(always=True)
+
+    def advance(self, blocks: int = 1, spent: float = 0.0, plain: float = 0.0) -> None:
+        """`blocks` more of the stage are done, at that many denoiser evaluations."""
+        self.watched.done += blocks
+        self.watched.spent += spent
+        self.watched.plain += plain
+        self._say()
+
+    def note(self, text: str) -> None:
+        """A line that stays, above the live view."""
+        self._console.print(text, markup=False)
+
+    def render(self) -> RenderableType:
+        """The view as rich draws it."""
+        watched = self.watched
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="bold")
+        grid.add_column()
+        grid.add_row("search", f"{watched.name}, {_clock(time.monotonic() - watched.started)}")
+        progress = Table.grid(padding=(0, 1))
+        eta = "" if watched.eta is None else f"about {_clock(watched.eta)} left"
+        progress.add_row(ProgressBar(total=1.0, completed=watched.share, width=32), f"{watched.share:>4.0%}", eta)
+        grid.add_row(watched.stage, progress)
+        if watched.stage == "trials" or watched.ended:
+            grid.add_row("trials", self._counts())
+        if watched.best:
+            grid.add_row("best so far", watched.best)
+        grid.add_row("evaluations", watched.saved)
+        return Group(Text(), grid)
+
+    def _counts(self) -> str:
+        watched = self.watched
+        text = f"{len(watched.running)} running, {watched.complete} complete, {watched.pruned} pruned"
+        text += f", {watched.failed} failed" if watched.failed else ""
+        return f"{text}, of {watched.num_slots}"
+
+    def _say(self, always: bool = False) -> None:
+        now = time.monotonic()
+        if self._console.is_terminal or (not always and now - self._said < PLAIN_SECONDS):
+            return
+        self._said = now
+        watched = self.watched
+        parts = [f"[{_clock(now - watched.started)}] {watched.stage} {watched.share:.0%}"]
+        if watched.stage == "trials":
+            parts.append(self._counts())
+        if watched.best:
+            parts.append(f"best {watched.best}")
+        if watched.plain:
+            parts.append(f"evaluations {watched.saved}")
+        if watched.eta is not None:
+            parts.append(f"about {_clock(watched.eta)} left")
+        self._console.print("; ".join(parts), markup=False, soft_wrap=True)
+
+
+class ViewCallback(tune.Callback):
+    """Tells the view what Ray Tune's trials do."""
+
+    def __init__(self, view: SearchView):
+        self._view = view
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        slot = trial.config["slot"]
+        self._view.watched.running.setdefault(slot, (0.0, 0, 0))
+        self._view.advance(0)
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        self._view.watched.running[result["slot"]] = (result["tiam"], result["num_instances"], result["num_total"])
+        self._view.advance(0, spent=result["evaluations"], plain=result["evaluations_alone"])
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        _, seen, total = self._view.watched.running.pop(trial.config["slot"], (0.0, 0, 0))
+        if seen and seen == total:
+            self._view.watched.complete += 1
+        else:
+            self._view.watched.pruned += 1
+        self._view.advance(0)
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._view.watched.running.pop(trial.config["slot"], None)
+        self._view.watched.failed += 1
+        self._view.advance(0)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
