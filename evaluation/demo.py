@@ -22,11 +22,11 @@ SETS = ("shapes_two", "shapes_two_colored", "shapes_three", "shapes_three_colore
 SHOWN = 3  # rows of the sheet from each set
 SAMPLERS = {
     "shapes-sd": SamplerConfig(
-        scheduler="DDPMScheduler", num_inference_steps=20, guidance_scale=1.5, height=64, width=64
+        scheduler="DDPMScheduler", num_inference_steps=12, guidance_scale=1.5, height=64, width=64
     ),
     "shapes-sd3": SamplerConfig(
         scheduler="FlowMatchEulerDiscreteScheduler",
-        num_inference_steps=20,
+        num_inference_steps=12,
         guidance_scale=1.5,
         height=64,
         width=64,

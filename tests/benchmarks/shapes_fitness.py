@@ -33,11 +33,11 @@ from evaluation.tiam import TiamSettings, score_images
 SETS = ("shapes_two", "shapes_two_colored", "shapes_three", "shapes_three_colored")
 SAMPLERS = {
     "shapes-sd": SamplerConfig(
-        scheduler="DDPMScheduler", num_inference_steps=20, guidance_scale=1.5, height=64, width=64
+        scheduler="DDPMScheduler", num_inference_steps=12, guidance_scale=1.5, height=64, width=64
     ),
     "shapes-sd3": SamplerConfig(
         scheduler="FlowMatchEulerDiscreteScheduler",
-        num_inference_steps=20,
+        num_inference_steps=12,
         guidance_scale=1.5,
         height=64,
         width=64,

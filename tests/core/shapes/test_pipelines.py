@@ -15,7 +15,7 @@ from evaluation.prompt_sets import standard_set
 from evaluation.tiam import TiamSettings, score_images
 
 PIPELINES = {"keystep/shapes-sd": StableDiffusionPipeline, "keystep/shapes-sd3": StableDiffusion3Pipeline}
-CALL = {"num_inference_steps": 20, "guidance_scale": 1.5, "height": 64, "width": 64}
+CALL = {"num_inference_steps": 12, "guidance_scale": 1.5, "height": 64, "width": 64}
 
 
 @pytest.fixture(scope="module", params=PIPELINES)
