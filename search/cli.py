@@ -34,8 +34,9 @@ def commands() -> dict[str, Callable[..., None]]:
     """Every command's function, by the name it is called by, in the order that help lists them."""
     from search.commands.prompts import prompts
     from search.commands.score import score
+    from search.commands.ui import ui
 
-    return {"prompts": prompts, "score": score}
+    return {"prompts": prompts, "score": score, "ui": ui}
 
 
 def build_app() -> "typer.Typer":
