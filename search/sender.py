@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from search.search_facts import SearchFacts, Tally
 from search.secrets import masked
 from search.spool import Event, Spool
+from search.tracking_uri import health_page
 
 if TYPE_CHECKING:
     from search.tracked_runs import TrackedRuns
@@ -132,7 +133,7 @@ def _probe(uri: str) -> None:
     """Fail fast on a server that does not answer: MLflow itself would wait and retry for minutes."""
     if uri.startswith(("http://", "https://")):
         try:
-            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PROBE_SECONDS):
+            with urllib.request.urlopen(health_page(uri), timeout=PROBE_SECONDS):
                 pass
         except urllib.error.HTTPError:
             return  # it answers; whoever stands before it may know no /health
@@ -143,3 +144,4 @@ def _set_up_mlflow() -> None:
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # our stdout holds results alone

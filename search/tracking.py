@@ -6,6 +6,7 @@ search nothing: what could not be sent is sent when it answers, or when the same
 """
 
 import logging
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from core.config import GSNg, Refinement
-from search.conclusion import conclusion
 from search.search_facts import GSNG_ALONE, UNREFINED, SearchFacts, git_commit, versions
 from search.secrets import masked
 from search.sender import Sender
@@ -22,9 +22,9 @@ from search.tracking_uri import tracking_uri
 
 if TYPE_CHECKING:
     from search.instances import Part
+    from search.ledger import TrialRecord
     from search.selection import Choice, HeldOut
     from search.spec import SearchSpec
-    from search.tuning import TrialRecord
 
 LOG = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Tracker:
         """
         if not self.spec.tracking.enabled:
             return
-        from search.spec_io import spec_yaml
+        import yaml
 
         uri = tracking_uri(self.spec)
         target = sha256(f"{uri} {self.spec.tracking.experiment}".encode()).hexdigest()[:8]
@@ -77,7 +77,7 @@ class Tracker:
                 "attempt": uuid.uuid4().hex[:12],
                 "fresh": fresh,
                 "uri": uri,
-                "spec": spec_yaml(self.spec),
+                "spec": yaml.safe_dump(masked(self.spec.model_dump(mode="json")), sort_keys=False, allow_unicode=True),
                 "versions": versions(),
                 "git_commit": git_commit(),
             }
@@ -89,6 +89,11 @@ class Tracker:
         facts = SearchFacts(self.spec, validation, held_out, tuple(timesteps))
         self._sender = Sender(self._spool, facts, uri, first)
         self._sender.start()
+
+    @property
+    def num_pending(self) -> int:
+        """Events that the store has not got yet."""
+        return 0 if self._spool is None else self._spool.num_pending
 
     @property
     def status(self) -> str:
@@ -131,7 +136,7 @@ class Tracker:
         if record.values:
             self.block(record.slot, record.refinement, record.values, len(record.values))
         data = _setting(record.slot, record.refinement) | _outcomes(record.values)
-        data |= {"state": record.state, "reason": record.reason, "p_value": getattr(record, "p_value", None)}
+        data |= {"state": record.state, "reason": record.reason, "p_value": _p_value(record.reason)}
         data |= _cost(record.evaluations, record.evaluations_alone, record.seconds)
         self._tell(f"slot/{record.slot}/ended", "trial_ended", data)
 
@@ -153,6 +158,8 @@ class Tracker:
 
     def conclude(self, choice: "Choice", held_out: "HeldOut | None", export_command: str) -> None:
         """The end: winner, verdict, curves, figures and the note that says how to go on."""
+        from search.conclusion import conclusion
+
         self._tell("concluded", "concluded", conclusion(self.spec, choice, held_out, export_command))
 
     def close(self, timeout: float = 10.0, *, status: Literal["FINISHED", "KILLED", "FAILED"] = "FINISHED") -> bool:
@@ -187,6 +194,12 @@ def _outcomes(values: Mapping[int, float]) -> dict[str, Any]:
 
 def _cost(evaluations: float, evaluations_alone: float, seconds: float) -> dict[str, float]:
     return {"evaluations": evaluations, "evaluations_alone": evaluations_alone, "seconds": seconds}
+
+
+def _p_value(reason: str) -> str | None:
+    """The p that a pruner names in its reason."""
+    found = re.search(r"\bp = (\S+)", reason)
+    return found[1] if found else None
 
 
 def _stamp(path: Path) -> str:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
 
 if TYPE_CHECKING:
     from search.spec import SearchSpec
@@ -25,3 +26,9 @@ def absolute_uri(uri: str) -> str:
 def sqlite_file(uri: str) -> Path | None:
     """The file of an SQLite store; None for others."""
     return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) and uri != _SQLITE else None
+
+
+def health_page(uri: str) -> str:
+    """Where an http server says that it lives; needs no user."""
+    parts = urlsplit(uri)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], f"{parts.path.rstrip('/')}/health", "", ""))

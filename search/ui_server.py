@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search.secrets import MASK, masked
-from search.tracking_uri import DEFAULT_URI, absolute_uri, sqlite_file
+from search.tracking_uri import DEFAULT_URI, absolute_uri, health_page, sqlite_file
 
 HOST = "127.0.0.1"
-START_SECONDS = 120.0
+START_SECONDS = 300.0  # the first start makes the tables; on a busy machine that takes minutes
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _tracked_in(storage: Path) -> str:
 
 def _answers(address: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=2):
+        with urllib.request.urlopen(health_page(address), timeout=2):
             return True
     except urllib.error.HTTPError as error:
         return error.code in (401, 403, 404)  # something answers, which wants a password or knows no /health
