@@ -35,8 +35,9 @@ def split_sets(prompts: PromptsSpec) -> tuple[tuple[PromptSet, ...], tuple[Promp
             another; with the key and what to do.
     """
     # Files can change under us, the standard sets cannot.
-    split = _split_once if set(prompts.sets) <= set(STANDARD_SETS) else _split
-    return split(prompts)
+    if set(prompts.sets) <= set(STANDARD_SETS):
+        return _split_once(prompts.model_dump_json())
+    return _split(prompts)
 
 
 def _split(prompts: PromptsSpec) -> tuple[tuple[PromptSet, ...], tuple[PromptSet, ...]]:
@@ -72,7 +73,9 @@ def _split(prompts: PromptsSpec) -> tuple[tuple[PromptSet, ...], tuple[PromptSet
     return tuple(validation), tuple(held_out)
 
 
-_split_once = lru_cache(maxsize=16)(_split)
+@lru_cache(maxsize=16)
+def _split_once(prompts: str) -> tuple[tuple[PromptSet, ...], tuple[PromptSet, ...]]:
+    return _split(PromptsSpec.model_validate_json(prompts))
 
 
 def _population(source: str) -> Template | tuple[Prompt, ...]:

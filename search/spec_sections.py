@@ -200,11 +200,12 @@ class ResourcesSpec(FrozenModel):
     max_gpu_hours: float | None = Field(default=None, gt=0)
     max_failures: int = Field(default=3, ge=0)
 
-    @model_validator(mode="after")
-    def _whole_gpus(self) -> Self:
-        if self.gpus > 1 and self.gpus != int(self.gpus):
-            raise ValueError(f"gpus must be a fraction of one GPU or a whole number, got {self.gpus}")
-        return self
+    @field_validator("gpus")
+    @classmethod
+    def _whole_gpus(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"must be a fraction of one GPU or a whole number, got {gpus}")
+        return gpus
 
 
 class StorageSpec(FrozenModel):
