@@ -192,8 +192,8 @@ class ResourcesSpec(FrozenModel):
         max_failures: how often a trial is tried again after its worker died.
     """
 
-    cpus: float = Field(default=1, gt=0)
-    gpus: float = Field(default=0, ge=0)
+    cpus: float = Field(default=1.0, gt=0)
+    gpus: float = Field(default=0.0, ge=0)
     workers: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=8, ge=1)
     max_hours: float | None = Field(default=None, gt=0)
@@ -218,7 +218,7 @@ class StorageSpec(FrozenModel):
     """
 
     path: Text = "./keystep-runs"
-    latents_gb: float = Field(default=20, gt=0)
+    latents_gb: float = Field(default=20.0, gt=0)
     latents_path: Text | None = None
 
 
