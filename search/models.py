@@ -1,0 +1,83 @@
+"""The models of a search, loaded once a process, whoever asks."""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from core.fingerprint import pipeline_fingerprint
+from core.generation import load_pipeline
+from evaluation.detector import Detector
+from evaluation.detectors import load_detector
+from search.spec import ModelSpec, SearchSpec, StorageSpec
+from search.storage import local_folder
+
+
+def use_threads(cpus: float) -> None:
+    """Gives PyTorch as many threads as a worker has CPUs, at least one: more would take the other workers'."""
+    torch.set_num_threads(max(1, int(cpus)))
+
+
+def pipeline_of(model: ModelSpec) -> tuple[Any, str]:
+    """The pipeline, on its device, and its fingerprint. The last one asked for is kept.
+
+    Raises:
+        ValueError: the model cannot be found, or the device cannot be used; with the key.
+    """
+    return _pipeline(model.id, model.revision, model.dtype, model.device or _default_device())
+
+
+@lru_cache(maxsize=1)
+def _pipeline(model: str, revision: str | None, dtype: str, device: str) -> tuple[Any, str]:
+    # A worker's log has better uses than bars of files that load.
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    try:
+        pipe = load_pipeline(model, revision=revision, torch_dtype=getattr(torch, dtype))
+    except OSError as error:
+        raise ValueError(
+            f"model.id: {model!r} cannot be loaded; give a hub id, a folder that holds a diffusers pipeline, or an "
+            f"embedded model such as keystep/shapes-sd ({error})"
+        ) from error
+    try:
+        pipe.to(device)
+    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
+        raise ValueError(
+            f"model.device: the model cannot be moved to {device!r} ({error}); leave it null to use what there is"
+        ) from error
+    pipe.set_progress_bar_config(disable=True)
+    return pipe, pipeline_fingerprint(pipe)
+
+
+@lru_cache(maxsize=1)
+def _detector(spec: str, revision: str | None, min_score: float, device: str | None) -> Detector:
+    return load_detector(spec, revision=revision, min_score=min_score, device=device)
+
+
+def detector_of(spec: SearchSpec) -> Detector:
+    """The spec's detector, on the model's device. The last one asked for is kept.
+
+    Raises:
+        ValueError: it cannot be found or used.
+    """
+    detector = spec.detector
+    return _detector(detector.id, detector.revision, detector.min_score, spec.model.device)
+
+
+def latents_folder(storage: StorageSpec) -> Path:
+    """Where a worker keeps latents: as the spec says, under a path that is a folder, else in the user's cache."""
+    if storage.latents_path is not None:
+        return Path(storage.latents_path).expanduser()
+    folder = local_folder(storage.path)
+    if folder is not None:
+        return folder / "latents"
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "keystep" / "latents"
+
+
+def _default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
