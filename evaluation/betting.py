@@ -55,7 +55,7 @@ def is_decided(differences: ArrayLike, direction: Direction = "worse", alpha: fl
 
     Measured over 10,000 runs of 300 prompts with 4 seeds each, looked at after every prompt, at alpha 0.05:
     falsely stopped 1.7 % (prompts alike under both), 2.3 % (a random effect of the setting on each prompt),
-    3.7 and 0.4 % (differences skewed up, down). A t-test of 5 % looked at as often stops 13 to 67 %.
+    3.6 and 0.5 % (differences skewed up, down). A t-test of 5 % looked at as often stops 13 to 67 %.
     Candidates worse by 0.1 are stopped after 62 prompts (median), by 0.2 after 28, by 0.3 after 19.
     (tests/evaluation/test_betting.py, `-m slow`.)
 

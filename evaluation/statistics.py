@@ -66,10 +66,10 @@ def interval(
     of all prompts differs from v, at this confidence, and the interval is what that leaves open within
     `bounds` (0 of 30 prompts: [0, 0.095]).
 
-    Measured with clustered outcomes (beta-binomial, correlation 0.4 within prompts), 1000 sets each, nominal
-    95 %, at means 0.05, 0.2, 0.5: 20 prompts of 4 seeds 99.2, 94.1, 96.1 %; 50 of 4: 92.4, 94.9, 96.1 %; 300
-    of 16: 95.0, 94.4, 94.2 %. An interval that takes images for independent covers 73 to 81 % with 4 seeds
-    and 52 to 55 % with 16. (tests/evaluation/test_statistics.py, `-m slow`.)
+    Measured with clustered outcomes (beta-binomial, correlation 0.4 within prompts), 1000 sets each with 999
+    resamples, nominal 95 %, at means 0.05, 0.2, 0.5: 20 prompts of 4 seeds 99.2, 94.1, 96.1 %; 50 of 4: 92.4,
+    94.9, 96.1 %; 300 of 16: 95.1, 95.0, 94.1 %. An interval that takes images for independent covers 73 to
+    81 % with 4 seeds and 52 to 56 % with 16. (tests/evaluation/test_statistics.py, `-m slow`.)
 
     ValueError for outcomes outside `bounds`, a prompt without any, or a confidence not between 0 and 1.
     """

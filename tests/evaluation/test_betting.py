@@ -106,7 +106,7 @@ def test_worse_candidates_are_stopped_in_short():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "stated"), list(zip(KINDS, [0.017, 0.020, 0.037, 0.004], strict=True)))
+@pytest.mark.parametrize(("kind", "stated"), list(zip(KINDS, [0.017, 0.023, 0.036, 0.005], strict=True)))
 def test_false_stops_are_as_stated(kind, stated):
     values = null(kind, np.random.default_rng(1), (10_000, 300))
     stopped = (log_capital(values, "worse").max(axis=1) >= math.log(20)).mean()
@@ -115,12 +115,12 @@ def test_false_stops_are_as_stated(kind, stated):
     variances = np.maximum(np.cumsum(values**2, axis=1) / number - means**2, 1e-12)
     peeking = (means / np.sqrt(variances / number) < -1.645)[:, 10:].any(axis=1).mean()
     print(f"{kind}: {stopped:.4f}, a t-test looked at after every prompt from the 11th: {peeking:.3f}")
-    assert stopped == pytest.approx(stated, abs=0.008)
+    assert stopped == pytest.approx(stated, abs=0.004)
     assert peeking > 0.1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("drop", "stated"), [(0.1, 60), (0.2, 27), (0.3, 19)])
+@pytest.mark.parametrize(("drop", "stated"), [(0.1, 62), (0.2, 28), (0.3, 19)])
 def test_power_is_as_stated(drop, stated):
     rng = np.random.default_rng(2)
     chance = rng.beta(0.5, 0.5, (2000, 300))
@@ -128,4 +128,4 @@ def test_power_is_as_stated(drop, stated):
     reached = log_capital(values) >= math.log(20)
     when = np.where(reached.any(axis=1), reached.argmax(axis=1) + 1, 301)
     print(f"worse by {drop}: stopped after {np.median(when)} prompts, {reached.any(axis=1).mean():.4f} of them")
-    assert np.median(when) == pytest.approx(stated, rel=0.1)
+    assert np.median(when) == pytest.approx(stated, abs=2)

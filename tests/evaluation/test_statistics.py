@@ -143,7 +143,7 @@ def test_sign_flip_rejects_no_more_than_it_says_in_short():
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("num_prompts", "num_seeds", "expected"),
-    [(20, 4, (0.992, 0.941, 0.961)), (50, 4, (0.924, 0.949, 0.961)), (300, 16, (0.950, 0.944, 0.942))],
+    [(20, 4, (0.992, 0.941, 0.961)), (50, 4, (0.924, 0.949, 0.961)), (300, 16, (0.951, 0.950, 0.941))],
 )
 def test_coverage_is_as_stated(num_prompts, num_seeds, expected):
     rng = np.random.default_rng(0)
@@ -155,5 +155,5 @@ def test_coverage_is_as_stated(num_prompts, num_seeds, expected):
             half = 1.96 * np.sqrt(outcomes.mean() * (1 - outcomes.mean()) / outcomes.size)
             naive.append(abs(outcomes.mean() - mean) <= half)
         print(f"{num_prompts} of {num_seeds}, mean {mean}: {covered:.3f}, image-wise {np.mean(naive):.3f}")
-        assert covered == pytest.approx(stated, abs=0.03)
+        assert covered == pytest.approx(stated, abs=0.012)
         assert np.mean(naive) < 0.85
