@@ -1,5 +1,6 @@
 """LAION's aesthetic head: a guard that shows when a setting wins alignment by ruining pictures."""
 
+import hashlib
 import os
 import pickle
 from pathlib import Path
@@ -18,6 +19,11 @@ class AestheticHead:
         path: `.safetensors`, `.npz`, or `.pth` as LAION ships it (read as tensors alone, never as code), holding
             `weight` (1, D) and `bias` (1,).
 
+    Attributes:
+        name: of the file.
+        width: D.
+        fingerprint: of its numbers.
+
     Raises:
         ValueError: if the file is missing, unreadable or does not hold one linear layer with one output.
     """
@@ -30,6 +36,8 @@ class AestheticHead:
         if weight.ndim != 2 or weight.shape[0] != 1 or bias.shape != (1,):
             raise ValueError(f"{path} must hold weight (1, D) and bias (1,), got {weight.shape} and {bias.shape}")
         self._weight, self._bias = weight[0].astype(np.float32), np.float32(bias[0])
+        self.name, self.width = Path(path).name, len(self._weight)
+        self.fingerprint = hashlib.sha256(self._weight.tobytes() + self._bias.tobytes()).hexdigest()[:16]
 
     def scores(self, image_features: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N,) scores of (N, D) embeddings of length 1 (`ClipScorer.image_features`); higher is better.
@@ -37,12 +45,20 @@ class AestheticHead:
         Raises:
             ValueError: if D is not the head's.
         """
-        if image_features.shape[1] != len(self._weight):
+        self.check_width(image_features.shape[1])
+        return image_features @ self._weight + self._bias
+
+    def check_width(self, width: int) -> None:
+        """Refuse embeddings of another width, which are of another CLIP.
+
+        Raises:
+            ValueError: says both widths.
+        """
+        if width != self.width:
             raise ValueError(
-                f"the aesthetic head reads embeddings of {len(self._weight)} numbers, got {image_features.shape[1]}; "
+                f"the aesthetic head reads embeddings of {self.width} numbers, got {width}; "
                 "use the CLIP it was made for"
             )
-        return image_features @ self._weight + self._bias
 
 
 def _read(path: Path) -> dict[str, NDArray[np.floating]]:

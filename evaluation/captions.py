@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from transformers import BlipForConditionalGeneration, BlipProcessor
 
-from evaluation.pretrained import default_device, load_config, load_network
+from evaluation.pretrained import default_device, fingerprint_of, load_config, load_network
 
 
 class BlipCaptioner:
@@ -33,7 +33,7 @@ class BlipCaptioner:
         batch_size: int = 16,
         max_new_tokens: int = 30,
     ) -> None:
-        config = load_config(model, revision)
+        config = load_config(model, revision, what="captioner")
         if config.model_type != "blip":
             raise ValueError(f"{model!r} is a {config.model_type} model; captions need a BLIP")
         processor_class: Any = BlipProcessor
@@ -43,6 +43,12 @@ class BlipCaptioner:
         self._batch_size = batch_size
         self._max_new_tokens = max_new_tokens
         self.name = model if revision is None else f"{model}@{revision}"
+        how = {
+            "images": self._processor.image_processor.to_json_string(),
+            "words": sorted(self._processor.tokenizer.get_vocab().items()),
+            "max_new_tokens": max_new_tokens,
+        }
+        self.fingerprint = fingerprint_of("blip-1", self._model, how)
 
     @torch.inference_mode()
     def captions(self, images: Sequence[Image.Image]) -> list[str]:

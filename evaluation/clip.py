@@ -4,7 +4,7 @@ Full-prompt similarity, and the least of the entities' similarities, which falls
 (Chefer et al., arXiv 2301.13826).
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,14 +103,18 @@ class ClipScorer:
             ValueError: if there is not one prompt an image, or no image.
         """
         _check_pairs(images, prompts)
-        seen = self.image_features(images)
-        full = (seen * self.text_features([prompt.text for prompt in prompts])).sum(1)
+        return self.scores_of(self.image_features(images), prompts)
+
+    def scores_of(self, image_features: NDArray[np.float32], prompts: Sequence[Prompt]) -> ClipScores:
+        """`scores` of images whose (N, D) embeddings are known already."""
+        _check_pairs(image_features, prompts)
+        full = _cosine(image_features, self.text_features([prompt.text for prompt in prompts]))
         owners = [row for row, prompt in enumerate(prompts) for _ in prompt.entities]
         if not owners:
             return ClipScores(full, full.copy())
         phrases = [entity_phrase(entity) for prompt in prompts for entity in prompt.entities]
-        least = np.full(len(images), np.inf, np.float32)
-        np.minimum.at(least, owners, (seen[owners] * self.text_features(phrases)).sum(1))
+        least = np.full(len(prompts), np.inf, np.float32)
+        np.minimum.at(least, owners, _cosine(image_features[owners], self.text_features(phrases)))
         return ClipScores(full, np.where(np.isinf(least), full, least))
 
     def text_similarity(self, captions: Sequence[str], prompts: Sequence[Prompt]) -> NDArray[np.float32]:
@@ -120,7 +124,20 @@ class ClipScorer:
             ValueError: if there is not one prompt a caption, or no caption.
         """
         _check_pairs(captions, prompts)
-        return (self.text_features(captions) * self.text_features([p.text for p in prompts])).sum(1)
+        return _cosine(self.text_features(captions), self.text_features([prompt.text for prompt in prompts]))
+
+
+def load_clip(spec: str = SHAPES_CLIP, *, device: str | None = None) -> ClipScorer:
+    """A CLIP by `MODEL`, `MODEL:WEIGHTS` (`ViT-L-14:openai`, `ViT-B-32:weights.pt`) or the folder of one.
+
+    Raises:
+        ValueError: if the model or its weights cannot be found.
+    """
+    plain = spec.removeprefix("local-dir:")
+    if plain != spec or spec.startswith("hf-hub:") or resolve_model(spec) != spec or Path(spec).is_dir():
+        return ClipScorer(spec, device=device)
+    model, _, pretrained = spec.partition(":")
+    return ClipScorer(model, pretrained=pretrained or None, device=device)
 
 
 def entity_phrase(entity: Entity) -> str:
@@ -148,6 +165,11 @@ def _source(model: str, pretrained: str | None) -> str:
     return model
 
 
-def _check_pairs(things: Sequence[object], prompts: Sequence[Prompt]) -> None:
-    if not things or len(things) != len(prompts):
+def _cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N,) of (N, D) vectors of length 1, row by row; rounding does not take it out of [-1, 1]."""
+    return np.clip((left * right).sum(1), -1.0, 1.0)
+
+
+def _check_pairs(things: Sized, prompts: Sequence[Prompt]) -> None:
+    if not len(things) or len(things) != len(prompts):
         raise ValueError(f"each needs its own prompt, and there must be one: got {len(things)} and {len(prompts)}")

@@ -99,10 +99,17 @@ class Palette:
         Raises:
             ValueError: if the palette has no such colour; the message lists those it has.
         """
-        color = _SPELLINGS.get(color.lower(), color.lower())
-        if color not in self.references:
+        if not self.has(color):
             raise ValueError(f"palette {self.name!r} has no colour {color!r}; it has {', '.join(self.names)}")
-        return self.names.index(color)
+        return self.names.index(_spelling(color))
+
+    def has(self, color: str) -> bool:
+        """Whether it has a colour of that name, in any spelling."""
+        return _spelling(color) in self.references
+
+
+def _spelling(color: str) -> str:
+    return _SPELLINGS.get(color.lower(), color.lower())
 
 
 _SPELLINGS = {"gray": "grey", "violet": "purple"}

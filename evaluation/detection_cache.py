@@ -1,13 +1,10 @@
 """Detections on disk: a detector sees an image once, whatever is scored with it later."""
 
 import hashlib
-import json
 import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -15,9 +12,7 @@ from PIL import Image
 from evaluation.colors import PALETTES, Palette
 from evaluation.detections import Detections, Instance, count_colors
 from evaluation.detector import Detector
-
-_PREFIX = b'{"image": "'
-_KEY_DIGITS = 32
+from evaluation.line_cache import KEY_DIGITS, LineCache
 
 
 def image_key(image: Image.Image) -> str:
@@ -25,21 +20,11 @@ def image_key(image: Image.Image) -> str:
     rgb = image.convert("RGB")
     digest = hashlib.sha256(f"{rgb.width}x{rgb.height}:".encode())
     digest.update(rgb.tobytes())
-    return digest.hexdigest()[:_KEY_DIGITS]
-
-
-class _Place(NamedTuple):
-    shard: Path
-    offset: int
-    length: int
+    return digest.hexdigest()[:KEY_DIGITS]
 
 
 class DetectionCache:
-    """Detections by image key, of one detector, in JSON lines.
-
-    Every cache object appends to a shard of its own, so that any number of processes write to one folder; a
-    line that a killed process left unfinished is never read. In memory there is one short entry an image:
-    detections are read from disk when asked for.
+    """Detections by image key, of one detector, in JSON lines (`evaluation.line_cache`).
 
     Args:
         folder: where to keep them; made if missing.
@@ -47,52 +32,26 @@ class DetectionCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str], fingerprint: str) -> None:
-        self._folder = Path(folder) / fingerprint
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._own = self._folder / f"{os.getpid()}-{secrets.token_hex(4)}.jsonl"
-        self._places: dict[str, _Place] = {}
-        self._read_to: dict[Path, int] = {}
-        self.refresh()
+        self._lines = LineCache(Path(folder) / fingerprint, "image")
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._lines)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._places
+        return key in self._lines
 
     def refresh(self) -> None:
         """Take note of what other processes have added since."""
-        for shard in sorted(self._folder.glob("*.jsonl")):
-            offset = self._read_to.get(shard, 0)
-            if shard.stat().st_size <= offset:
-                continue
-            with shard.open("rb") as lines:
-                lines.seek(offset)
-                for line in lines:
-                    if not line.endswith(b"\n"):
-                        break
-                    key = line[len(_PREFIX) : len(_PREFIX) + _KEY_DIGITS].decode()
-                    self._places[key] = _Place(shard, offset, len(line))
-                    offset += len(line)
-            self._read_to[shard] = offset
+        self._lines.refresh()
 
     def get(self, key: str) -> Detections | None:
         """The detections of an image, or None if there are none yet."""
-        place = self._places.get(key)
-        if place is None:
-            return None
-        with place.shard.open("rb") as lines:
-            lines.seek(place.offset)
-            return Detections.from_json(json.loads(lines.read(place.length)))
+        line = self._lines.get(key)
+        return None if line is None else Detections.from_json(line)
 
     def put(self, key: str, detections: Detections) -> None:
         """Keep the detections of an image; a later one replaces an earlier one."""
-        line = json.dumps({"image": key, **detections.to_json()}).encode() + b"\n"
-        offset = self._read_to.get(self._own, 0)
-        with self._own.open("ab", buffering=0) as lines:
-            lines.write(line)
-        self._places[key] = _Place(self._own, offset, len(line))
-        self._read_to[self._own] = offset + len(line)
+        self._lines.put(key, detections.to_json())
 
 
 class CachedDetector(Detector):

@@ -1,4 +1,4 @@
-"""What all detectors from transformers share: safe loading, names of classes, a fingerprint, batches of one
+"""What all models from transformers share: safe loading, names of classes, a fingerprint, batches of one
 size."""
 
 import hashlib
@@ -17,17 +17,20 @@ from evaluation.coco import COCO_CATEGORY_IDS
 from evaluation.labels import canonical_label
 
 
-def load_config(model: str, revision: str | None) -> PreTrainedConfig:
-    """The configuration of a hub id, a local folder, or an embedded model (`keystep/...`).
+def load_config(model: str, revision: str | None, *, what: str = "detector") -> PreTrainedConfig:
+    """The configuration of a hub id, a local folder, or an embedded model (`keystep/...`); `what` is for errors.
 
     Raises:
         ValueError: if it cannot be found, or this version of transformers does not know its architecture.
     """
+    folder = Path(resolve_model(model))
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ValueError(f"no {what} at {model!r}: the folder has no config.json")
     try:
         return AutoConfig.from_pretrained(resolve_model(model), revision=revision, trust_remote_code=False)
     except OSError as error:
         raise ValueError(
-            f"no detector at {model!r}: neither a folder with a config.json nor a model the hub offers now"
+            f"no {what} at {model!r}: neither a folder with a config.json nor a model the hub offers now"
         ) from error
     except ValueError as error:
         raise ValueError(

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.image_metrics import METRICS, ImageMetrics
 from evaluation.image_source import Problems
 from evaluation.scoring import SetScore
 from evaluation.statistics import Estimate, interval
@@ -24,6 +25,17 @@ def estimates(score: SetScore, confidence: int = 0, *, seed: int = 0) -> dict[st
     results = {"tiam": interval(score.tiam(confidence)[kept], seed=seed)}
     if score.colored():
         results["tiam_without_colors"] = interval(score.all_found(confidence)[kept], seed=seed)
+    return results
+
+
+def metric_estimates(score: SetScore, *, seed: int = 0) -> dict[str, Estimate]:
+    """Every metric that was measured, with 95 % intervals over prompts; prompts without any image are left out."""
+    kept = score.measured.any(axis=1)
+    results = {}
+    for name, values in score.metrics.items():
+        low, high = METRICS[name].bounds
+        bounds = min(low, np.nanmin(values)), max(high, np.nanmax(values))
+        results[name] = interval(values[kept], seed=seed, bounds=bounds)
     return results
 
 
@@ -47,8 +59,14 @@ def entity_rates(score: SetScore, confidence: int = 0) -> list[dict[str, float]]
     return rates
 
 
-def report(score: SetScore, settings: TiamSettings, detector: dict[str, str], problems: Problems) -> dict[str, Any]:
-    """The whole of `scores.json`: plain numbers, texts and lists."""
+def report(
+    score: SetScore,
+    settings: TiamSettings,
+    detector: dict[str, str],
+    problems: Problems,
+    metrics: ImageMetrics | None = None,
+) -> dict[str, Any]:
+    """The whole of `scores.json`: plain numbers, texts and lists. `metrics` is what measured `score.metrics`."""
     first = score.confidences[0]
     seeds = {}
     tiam = score.tiam()
@@ -59,11 +77,13 @@ def report(score: SetScore, settings: TiamSettings, detector: dict[str, str], pr
         "schema_version": SCHEMA_VERSION,
         "prompts": {"name": score.prompts.name, "hash": score.prompts.hash, "count": len(score.prompts)},
         "detector": detector,
+        "metric_models": metrics.models if metrics else {},
         "settings": asdict(settings),
         "images_scored": int(score.measured.sum()),
         "problems": problems.lists(),
         "confidence": first,
         **{name: asdict(estimate) for name, estimate in estimates(score).items()},
+        "metrics": {name: asdict(estimate) for name, estimate in metric_estimates(score).items()},
         "by_confidence": [
             {"confidence": confidence, **{name: asdict(e) for name, e in estimates(score, index).items()}}
             for index, confidence in enumerate(score.confidences)
@@ -83,6 +103,7 @@ def _prompt_record(score: SetScore, index: int) -> dict[str, Any]:
             "tiam": int(tiam[column]),
             "found": score.found[index, column, 0, :count].astype(int).tolist(),
             "bound": score.bound[index, column, 0, :count].astype(int).tolist(),
+            **{name: float(values[index, column]) for name, values in score.metrics.items()},
         }
         for column, seed in enumerate(score.seeds)
         if score.measured[index, column]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.prompts import Prompt
-from evaluation.colors import palette_named
+from evaluation.colors import PALETTES, palette_named
 from evaluation.detections import LEAST_OVERLAP, Detections
 from evaluation.detector import Detector
 from evaluation.labels import canonical_label
@@ -127,11 +127,14 @@ def check_colors(prompts: Iterable[Prompt], palette_name: str) -> None:
     palette = palette_named(palette_name)
     for prompt in prompts:
         for entity in prompt.entities:
-            if entity.attribute is not None:
-                try:
-                    palette.index(entity.attribute)
-                except ValueError as error:
-                    raise ValueError(f"{str(entity)!r} in {prompt.text!r} cannot be scored: {error}") from error
+            if entity.attribute is None or palette.has(entity.attribute):
+                continue
+            others = [other.name for other in PALETTES.values() if other.has(entity.attribute)]
+            raise ValueError(
+                f"{str(entity)!r} in {prompt.text!r} cannot be scored: palette {palette_name!r} has no colour "
+                f"{entity.attribute!r}; it has {', '.join(palette.names)}"
+                + (f" (palette {' or '.join(map(repr, others))} has it)" if others else "")
+            )
 
 
 def score_images(

@@ -16,6 +16,11 @@ def percent(estimate: "Estimate") -> str:
     return f"{100 * estimate.mean:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
+def interval_text(estimate: "Estimate") -> str:
+    """The mean and its interval as they are, as in "0.261 [0.258, 0.264]"."""
+    return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
 def write_json(path: Path, value: object) -> None:
     """Write a value at once: a reader sees the whole file or none. Folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from search.commands.output import percent, progress_bar, write_json
+from search.commands.output import progress_bar, write_json
 
 if TYPE_CHECKING:
+    from evaluation.image_metrics import ImageMetrics
     from evaluation.image_source import Problems
-    from evaluation.scoring import SetScore
 
 NAMED = 10  # problems of a kind that are shown; all of them go to a file
 
@@ -34,6 +33,26 @@ def score(
         typer.Option(
             help="MODEL or KIND:MODEL, a hub id or folder. [default: keystep/shapes-segmenter if every noun is one of "
             "its shapes, else Roboflow/rf-detr-seg-medium]"
+        ),
+    ] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure how alike images and prompts are to a CLIP of open_clip: MODEL:WEIGHTS (ViT-L-14:openai), "
+            "hf-hub:ORG/NAME, a folder, or `none`. [default: keystep/shapes-clip if every noun is one of its shapes, "
+            "else none]",
+            metavar="MODEL[:WEIGHTS]|FOLDER",
+        ),
+    ] = None,
+    captioner: Annotated[
+        str | None,
+        typer.Option(help="A BLIP, hub id or folder: how alike its captions and the prompts are, text with text."),
+    ] = None,
+    aesthetics: Annotated[
+        Path | None,
+        typer.Option(
+            help="LAION's aesthetic head for that CLIP (.pth, .safetensors, .npz): shows when a setting wins by "
+            "ruining pictures."
         ),
     ] = None,
     sheet: Annotated[Path | None, typer.Option(help="Draw prompts x images with ticks and crosses (.png).")] = None,
@@ -69,7 +88,9 @@ def score(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: cuda where there is one]")] = None,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Where detections are kept, so that a second run detects nothing. [default: beside --out]"),
+        typer.Option(
+            help="Where detections and CLIP's numbers are kept, so that a second run is quick. [default: beside --out]"
+        ),
     ] = None,
 ) -> None:
     """Score images of any generator: is every entity of the prompt there, and in its colour (TIAM)?
@@ -80,10 +101,12 @@ def score(
     keystep score images/ --prompts prompts.csv --out scores.json
     keystep score images.tar --prompts prompts.csv --sheet sheet.png
     keystep score images.json --prompts two_colored --allow-missing
+    keystep score images/ --prompts two --clip ViT-L-14:openai --aesthetics sa_0_4_vit_l_14_linear.pth
     keystep score --from-json tiam_score_per_prompt/
     ```
 
-    Interrupted, it goes on where it stopped when called again: detections are kept beside `--out`.
+    Interrupted, it goes on where it stopped when called again: detections, and what CLIP measured, are kept beside
+    `--out`.
 
     Intervals are over prompts, at 95 %, since images of one prompt are not independent.
 
@@ -103,29 +126,36 @@ def score(
         raise ValueError(f"--sheet is a .png file, got {sheet}")
     from evaluation.image_source import find_images
     from evaluation.prompt_io import load_prompt_set
-    from evaluation.tiam import CONFIDENCES, TiamSettings
+    from evaluation.tiam import CONFIDENCES, TiamSettings, check_colors
 
     prompt_set = load_prompt_set(prompts)
     grid = (confidence, *(value for value in CONFIDENCES if value > confidence))
     settings = TiamSettings(confidences=grid, superposed=superposed, palette=palette)  # type: ignore[arg-type]
+    check_colors(prompt_set, palette)
     source = find_images(images, prompt_set, images_per_prompt=images_per_prompt)
     noted = Path(f"{out.with_suffix('') if out else 'scores'}.problems.txt")
     _tell(source.problems, noted, allow_missing)
 
     from transformers.utils import logging as transformers_logging
 
+    from core.shapes.scenes import NOUNS
+    from evaluation.clip import SHAPES_CLIP
     from evaluation.detection_cache import CachedDetector
-    from evaluation.detectors import load_detector
+    from evaluation.detectors import DEFAULT_DETECTOR, SHAPES_DETECTOR, load_detector
+    from evaluation.prompt_sets import all_nouns
     from evaluation.saved_scores import prompt_scores
     from evaluation.score_report import report
     from evaluation.score_sheet import score_sheet
     from evaluation.scoring import score_source
     from evaluation.tiam_report import write_tables
+    from search.commands.score_tables import metric_table, score_table
 
     transformers_logging.disable_progress_bar()
-    loaded = load_detector(detector or _default_detector(prompt_set), min_score=min(0.1, confidence), device=device)
+    shapes_only = set(all_nouns([prompt_set])) <= set(NOUNS)
     folder = cache or Path(f"{out.with_suffix('') if out else 'scores'}.detections")
-    cached = CachedDetector(loaded, folder)
+    metrics = _metrics(clip or (SHAPES_CLIP if shapes_only else "none"), captioner, aesthetics, folder, device)
+    detector = detector or (SHAPES_DETECTOR if shapes_only else DEFAULT_DETECTOR)
+    cached = CachedDetector(load_detector(detector, min_score=min(0.1, confidence), device=device), folder)
     known = len(source.problems.unreadable)
     with progress_bar() as progress:
         task = progress.add_task("Scoring", total=len(source.files))
@@ -134,12 +164,15 @@ def score(
             prompt_set,
             cached,
             settings,
+            metrics=metrics,
             batch_size=batch_size,
             on_image=lambda file: progress.advance(task),
         )
     if len(source.problems.unreadable) > known:
         _tell(source.problems, noted, allow_missing)
-    written = report(scored, settings, {"name": cached.name, "fingerprint": cached.fingerprint}, source.problems)
+    written = report(
+        scored, settings, {"name": cached.name, "fingerprint": cached.fingerprint}, source.problems, metrics
+    )
     if out is not None:
         write_json(out, written)
     if tiamv2 is not None:
@@ -149,37 +182,31 @@ def score(
         score_sheet(source, scored, cached).save(sheet)
     console = Console()
     console.print(score_table(scored, cached.name))
+    if metrics is not None:
+        console.print(metric_table(scored, metrics.models))
     for path in filter(None, (out, tiamv2, sheet)):
         console.print(f"-> {path}", highlight=False, soft_wrap=True)
 
 
-def score_table(scored: "SetScore", detector: str) -> Table:
-    """Scores with their intervals, a row a confidence."""
-    from evaluation.score_report import entity_rates, estimates
+def _metrics(
+    clip: str, captioner: str | None, aesthetics: Path | None, folder: Path, device: str | None
+) -> "ImageMetrics | None":
+    """The models that were asked for, loaded; None without a CLIP."""
+    from evaluation.aesthetics import AestheticHead
+    from evaluation.captions import BlipCaptioner
+    from evaluation.clip import load_clip
+    from evaluation.image_metrics import ImageMetrics
 
-    rows = [estimates(scored, index) for index in range(len(scored.confidences))]
-    first = rows[0]["tiam"]
-    table = Table(
-        title=f"{scored.prompts.name}: {first.num_images} images of {first.num_prompts} prompts, detector {detector}",
-        caption="Entities found: "
-        + ", ".join(f"{rate['found']:.1%}" for rate in entity_rates(scored))
-        + " (in the order of the prompt). Intervals: 95 %, over prompts.",
+    if clip == "none":
+        if captioner is not None or aesthetics is not None:
+            raise ValueError("--captioner and --aesthetics need a CLIP: --clip MODEL:WEIGHTS, or the folder of one")
+        return None
+    return ImageMetrics(
+        load_clip(clip, device=device),
+        folder,
+        captioner=None if captioner is None else BlipCaptioner(captioner, device=device),
+        aesthetics=None if aesthetics is None else AestheticHead(aesthetics),
     )
-    table.add_column("Confidence", justify="right")
-    table.add_column("TIAM, %", justify="right")
-    if scored.colored():
-        table.add_column("without colours, %", justify="right")
-    for confidence, row in zip(scored.confidences, rows, strict=True):
-        table.add_row(f"{confidence:g}", *(percent(estimate) for estimate in row.values()))
-    return table
-
-
-def _default_detector(prompt_set) -> str:
-    from core.shapes.scenes import NOUNS
-    from evaluation.detectors import DEFAULT_DETECTOR, SHAPES_DETECTOR
-    from evaluation.prompt_sets import all_nouns
-
-    return SHAPES_DETECTOR if set(all_nouns([prompt_set])) <= set(NOUNS) else DEFAULT_DETECTOR
 
 
 def _tell(problems: "Problems", noted: Path, allowed: bool) -> None:

@@ -8,24 +8,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from transformers import (
-    BertTokenizer,
-    BlipConfig,
-    BlipForConditionalGeneration,
-    BlipImageProcessor,
-    BlipProcessor,
-)
 
 from core.prompts import Entity, Prompt
+from core.shapes.models import resolve_model
+from core.shapes.scenes import render, sample_scene
 from evaluation.aesthetics import AestheticHead
 from evaluation.captions import BlipCaptioner
-from evaluation.clip import ClipScorer, entity_phrase
+from evaluation.clip import SHAPES_CLIP, ClipScorer, entity_phrase, load_clip
+from tests.evaluation.tiny_clip import BLIP_WORDS, CLIP, save_blip, save_clip
 
-MODEL = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},
-    "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 1},
-}
 PROMPTS = [
     Prompt("a red cat and an orange dog", (Entity("cat", "red"), Entity("dog", "orange"))),
     Prompt("a bird", (Entity("bird"),)),
@@ -36,10 +27,7 @@ PROMPTS = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clip")
-    torch.manual_seed(0)
-    save_file(open_clip.CLIP(**MODEL).state_dict(), folder / "open_clip_model.safetensors")
-    config = {"model_cfg": MODEL, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    save_clip(folder)
     return folder
 
 
@@ -110,9 +98,57 @@ def test_weights_are_never_random(tmp_path):
         ClipScorer(f"local-dir:{tmp_path / 'nowhere'}")
     with pytest.raises(ValueError, match=r"no open_clip_config\.json"):
         ClipScorer(str(tmp_path))
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": MODEL, "preprocess_cfg": {}}))
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": CLIP, "preprocess_cfg": {}}))
     with pytest.raises(ValueError, match="no CLIP at"):
         ClipScorer(str(tmp_path))
+
+
+def scene(seed: int, *entities: tuple[str, str]) -> Image.Image:
+    pixels, _ = render([sample_scene(np.random.default_rng(seed), list(entities))])
+    return Image.fromarray(pixels[0])
+
+
+def test_the_embedded_model_loads_as_a_local_folder_and_knows_its_world():
+    shapes = ClipScorer(SHAPES_CLIP, device="cpu")
+    folder = load_clip(f"local-dir:{resolve_model(SHAPES_CLIP)}", device="cpu")
+    assert folder.fingerprint == shapes.fingerprint == load_clip(SHAPES_CLIP, device="cpu").fingerprint
+    asked = [
+        (("circle", "red"), ("star", "blue")),
+        (("heart", "green"), ("moon", "pink")),
+        (("ring", "yellow"), ("cross", "purple")),
+    ]
+    prompts = [
+        Prompt(
+            "a photo of " + " and ".join(f"a {color} {noun}" for noun, color in entities),
+            [Entity(noun, color) for noun, color in entities],
+        )
+        for entities in asked
+    ]
+    pictures = [scene(seed, *entities) for seed, entities in enumerate(asked)]
+    texts = shapes.text_features([prompt.text for prompt in prompts])
+    assert (shapes.image_features(pictures) @ texts.T).argmax(1).tolist() == [0, 1, 2]
+    neglected = [scene(seed, entities[0]) for seed, entities in enumerate(asked)]
+    whole, half = shapes.scores(pictures, prompts), shapes.scores(neglected, prompts)
+    assert (half.full < whole.full).all() and (half.least < whole.least - 0.1).all()
+
+
+def test_models_are_named_with_their_weights_or_by_their_folder(folder, tmp_path):
+    by_folder = load_clip(str(folder), device="cpu")
+    assert by_folder.fingerprint == ClipScorer(str(folder), device="cpu").fingerprint
+    odd = tmp_path / "a:b"
+    odd.symlink_to(folder)
+    assert load_clip(str(odd), device="cpu").fingerprint == by_folder.fingerprint
+    (tmp_path / "tiny-architecture.json").write_text(json.dumps(CLIP))
+    open_clip.add_model_config(tmp_path)
+    weights = folder / "open_clip_model.safetensors"
+    named = load_clip(f"tiny-architecture:{weights}", device="cpu")
+    assert named.name == f"tiny-architecture/{weights}"
+    texts = ["a red cat", "fog"]
+    np.testing.assert_allclose(named.text_features(texts), by_folder.text_features(texts), atol=1e-6)
+    with pytest.raises(ValueError, match=r"'tiny-architecture' is an architecture and needs pretrained weights"):
+        load_clip("tiny-architecture")
+    with pytest.raises(ValueError, match="no CLIP at 'tiny-architecture' with weights 'nowhere'"):
+        load_clip("tiny-architecture:nowhere")
 
 
 def test_every_image_needs_its_prompt(scorer):
@@ -164,19 +200,10 @@ def test_a_head_that_could_run_code_is_refused(tmp_path, capsys):
 
 
 def test_blip_captions_images(tmp_path, scorer):
-    torch.manual_seed(0)
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "blue", "cat", "dog", "grass"]
-    (tmp_path / "vocab.txt").write_text("\n".join(words))
-    tokenizer = BertTokenizer(str(tmp_path / "vocab.txt"))
-    text = {"vocab_size": len(words), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-    text |= {"num_attention_heads": 2, "encoder_hidden_size": 16, "bos_token_id": 2, "sep_token_id": 3}
-    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-    vision |= {"num_attention_heads": 2, "image_size": 32, "patch_size": 16}
-    BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision)).save_pretrained(tmp_path)
-    BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer).save_pretrained(tmp_path)
+    save_blip(tmp_path)
     captioner = BlipCaptioner(str(tmp_path), device="cpu", batch_size=2, max_new_tokens=4)
     captions = captioner.captions(images())
-    assert len(captions) == 3 and all(set(caption.split()) <= set(words) for caption in captions)
+    assert len(captions) == 3 and all(set(caption.split()) <= set(BLIP_WORDS) for caption in captions)
     assert captioner.captions(images()) == captions
     assert captioner.captions(images()[2:]) == captions[2:]
     assert scorer.text_similarity(captions, PROMPTS).shape == (3,)

@@ -105,6 +105,16 @@ def test_nouns_the_detector_cannot_see_are_refused_before_the_first_image(folder
     assert not detector.shown
 
 
+def test_colours_the_palette_lacks_are_refused_before_the_first_image(folder):
+    prompts = PromptSet("x", (*PROMPTS, Prompt("a photo of an orange moon", (Entity("moon", "orange"),))))
+    source, detector = find_images(folder, prompts), Blind()
+    with pytest.raises(ValueError, match=r"'orange moon' in 'a photo of an orange moon'.*palette 'extended' has it"):
+        score_source(source, prompts, detector)
+    assert not detector.shown
+    score_source(source, prompts, detector, TiamSettings(palette="extended"))
+    assert len(detector.shown) == 5
+
+
 def test_nothing_measured_is_no_score():
     empty = np.zeros((1, 1, 1, 1), bool)
     with pytest.raises(ValueError, match="no image could be scored"):

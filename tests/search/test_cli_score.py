@@ -8,9 +8,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from core.shapes.scenes import render, sample_scene
+from evaluation.clip import ClipScorer
 from evaluation.image_source import file_stem
 from evaluation.prompt_io import read_prompts
 from search.cli import build_app
+from tests.evaluation.tiny_clip import save_blip, save_clip
 
 CSV = """prompt,entity1,entity2,adj1,adj2
 a photo of a red circle and a blue star,circle,star,red,blue
@@ -63,17 +65,88 @@ def test_scores_sheet_and_tiamv2_files(place):
     assert saved["tiam_score_2_colored_entities.json"]["without_colors"][0]["mean"] == 1.0
 
 
+def without_rounding(scores):
+    """What a file of scores holds; CLIP's numbers depend on the batch in their seventh digit."""
+
+    def rounded(text):
+        return round(float(text), 5)
+
+    return json.loads(scores.read_text(), parse_float=rounded)
+
+
 def test_an_interrupted_run_goes_on_from_what_was_detected(place):
     assert run(*arguments(place)).exit_code == 0
-    scores = (place / "scores.json").read_bytes()
-    (shard,) = (place / "scores.detections").rglob("*.jsonl")
-    first, *_ = shard.read_bytes().splitlines(keepends=True)
-    shard.write_bytes(first + b'{"image": "cut o')  # killed in the middle of the second line
+    scores = without_rounding(place / "scores.json")
+    shards = list((place / "scores.detections").rglob("*.jsonl"))
+    assert len(shards) == 2  # detections, and what CLIP measured
+    for shard in shards:
+        first, *_ = shard.read_bytes().splitlines(keepends=True)
+        shard.write_bytes(first + first[:20])  # killed in the middle of the second line
     (place / "scores.json").unlink()
     assert run(*arguments(place)).exit_code == 0
-    assert (place / "scores.json").read_bytes() == scores
-    written = {path: path.read_bytes().count(b"\n") for path in (place / "scores.detections").rglob("*.jsonl")}
-    assert written.pop(shard) == 1 and sum(written.values()) == len(SHOWN) - 1
+    assert without_rounding(place / "scores.json") == scores
+    for shard in shards:
+        written = {path: path.read_bytes().count(b"\n") for path in shard.parent.glob("*.jsonl")}
+        assert written.pop(shard) == 1 and sum(written.values()) == len(SHOWN) - 1
+
+
+def test_clip_captions_and_looks_are_measured_in_the_same_pass(place):
+    save_blip(folder := place / "blip")
+    head = np.random.default_rng(0).normal(size=(1, 64))
+    np.savez(place / "head.npz", weight=head, bias=np.full(1, 5.0))
+    result = run(*arguments(place), "--captioner", folder, "--aesthetics", place / "head.npz")
+    assert result.exit_code == 0, result.stderr
+    scores = json.loads((place / "scores.json").read_text())
+    clip = ClipScorer("keystep/shapes-clip", device="cpu")  # the default for prompts of its world
+    assert scores["metric_models"]["clip"] == {"name": clip.name, "fingerprint": clip.fingerprint}
+    assert set(scores["metric_models"]) == {"clip", "captioner", "aesthetics"}
+    names = ("clip_full", "clip_least", "caption_similarity", "aesthetics")
+    assert tuple(scores["metrics"]) == names
+    prompts = read_prompts(place / "prompts.csv").prompts
+    measured: dict[str, list[list[float]]] = {name: [] for name in names}
+    for prompt, record in zip(prompts, scores["by_prompt"], strict=True):
+        for name in names:
+            measured[name].append([record["images"][str(seed)][name] for seed in (0, 1)])
+        for seed in (0, 1):
+            picture = Image.open(place / "images" / f"{file_stem(prompt.text)}_{seed}.png")
+            own, image = clip.scores([picture], [prompt]), record["images"][str(seed)]
+            assert image["clip_full"] == pytest.approx(float(own.full[0]), abs=1e-5)
+            assert image["clip_least"] == pytest.approx(float(own.least[0]), abs=1e-5)
+            looks = (clip.image_features([picture]) @ head[0]).item() + 5
+            assert image["aesthetics"] == pytest.approx(looks, abs=1e-4)
+    assert measured["clip_full"][1][0] > measured["clip_full"][1][1] + 0.1  # the heart, and a moon
+    shown = result.stdout.replace(" ", "")
+    for name in names:
+        estimate = scores["metrics"][name]
+        assert estimate["mean"] == pytest.approx(np.mean(measured[name]))
+        assert estimate["low"] <= estimate["mean"] <= estimate["high"] and estimate["num_prompts"] == 2
+        assert f"{estimate['mean']:.3f}[{estimate['low']:.3f},{estimate['high']:.3f}]" in shown
+
+
+def test_clip_by_folder_or_not_at_all(place):
+    save_clip(folder := place / "clip")
+    assert run(*arguments(place), "--clip", folder).exit_code == 0
+    scores = json.loads((place / "scores.json").read_text())
+    assert scores["metric_models"]["clip"]["name"] == str(folder)
+    assert set(scores["metrics"]) == {"clip_full", "clip_least"}
+    result = run(*arguments(place), "--clip", "none")
+    assert result.exit_code == 0 and "CLIP" not in result.stdout
+    assert json.loads((place / "scores.json").read_text())["metrics"] == {}
+
+
+def test_colours_outside_the_palette_end_it_before_anything_is_scored(place):
+    text = "a photo of an orange circle"
+    (place / "prompts.csv").write_text(f"prompt,entity1,adj1\n{text},circle,orange\n")
+    images, _ = render([sample_scene(np.random.default_rng(0), [("circle", "red")])])
+    Image.fromarray(images[0]).save(place / "images" / f"{file_stem(text)}_0.png")
+    result = run(*arguments(place), "--allow-missing")
+    assert result.exit_code == 2 and not (place / "scores.detections").exists()
+    assert f"'orange circle' in '{text}' cannot be scored: palette 'tiam' has no colour 'orange'" in result.stderr
+    assert "(palette 'extended' has it)" in result.stderr
+    allowed = run(*arguments(place), "--allow-missing", "--palette", "extended")
+    assert allowed.exit_code == 0, allowed.stderr
+    scores = json.loads((place / "scores.json").read_text())
+    assert scores["tiam"]["mean"] == 0.0 and scores["tiam_without_colors"]["mean"] == 1.0
 
 
 def test_problems_are_named_and_end_it_unless_allowed(place):
@@ -112,6 +185,10 @@ def test_problems_are_named_and_end_it_unless_allowed(place):
         (["{}/prompts.csv", "--prompts", "{}/prompts.csv"], "images are read from a folder"),
         (["{}/images", "--prompts", "{}/prompts.csv", "--out", "{}/x.txt"], "--out is a .json file"),
         (["{}/images", "--prompts", "{}/prompts.csv", "--palette", "mine"], "palette"),
+        (["{}/images", "--prompts", "{}/prompts.csv", "--clip", "none", "--captioner", "x"], "need a CLIP"),
+        (["{}/images", "--prompts", "{}/prompts.csv", "--clip", "ViT-L-14"], "needs pretrained weights"),
+        (["{}/images", "--prompts", "{}/prompts.csv", "--captioner", "{}/images"], "no captioner at"),
+        (["{}/images", "--prompts", "{}/prompts.csv", "--aesthetics", "{}/no.pth"], "no aesthetic head at"),
         (["--from-json", "{}/images"], "no per-prompt JSON files"),
     ],
 )
