@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +12,7 @@ from core.config import SamplerConfig
 from core.frozen import FrozenModel
 from evaluation.prompt_sets import STANDARD_SETS
 from search.prompt_parts import split_sets
+from search.secrets import masked
 from search.spec_sections import (
     DetectorSpec,
     MetricsSpec,
@@ -100,42 +100,35 @@ class SearchSpec(FrozenModel):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def without_secrets(self) -> Self:
-        """The spec with passwords and keys in its URIs masked: to be shown and logged, not to be run."""
-        storage, tracking = self.storage, self.tracking
-        return self.model_copy(
-            update={
-                "storage": storage.model_copy(
-                    update={"path": masked(storage.path), "latents_path": masked(storage.latents_path)}
-                ),
-                "tracking": tracking.model_copy(
-                    update={"uri": masked(tracking.uri), "artifact_location": masked(tracking.artifact_location)}
-                ),
-            }
-        )
+        """The spec with the secrets in its addresses masked: to be shown and logged, not to be run."""
+        data = self.model_dump(mode="json")
+        return self.from_plain({**data, **{key: masked(data[key]) for key in ("storage", "tracking")}}, self.name)
 
-    def anchored(self, folder: str | os.PathLike[str] | None = None) -> Self:
-        """The spec with its local paths made absolute, from `folder` or the working directory, for other processes.
+    def anchored(self) -> Self:
+        """The spec with its local paths made absolute, for processes that run in another folder.
 
-        `search_id` stays what it is: prompts and models in files are known by what they are.
+        `search_id` stays what it is.
         """
-        root = Path.cwd() if folder is None else Path(folder).absolute()
+        root = Path.cwd()
 
         def absolute(path: str | None) -> str | None:
             return path if path is None or "://" in path else os.path.normpath(root / Path(path).expanduser())
 
-        storage = {"path": absolute(self.storage.path), "latents_path": absolute(self.storage.latents_path)}
         sets = tuple(name if name in STANDARD_SETS else absolute(name) for name in self.prompts.sets)
-        model = absolute(self.model.id) if (root / self.model.id).is_dir() else self.model.id
+        storage = {"path": absolute(self.storage.path), "latents_path": absolute(self.storage.latents_path)}
+        metrics = {name: path and located(path) for name, path in self.metrics}
         return self.model_copy(
             update={
-                "model": self.model.model_copy(update={"id": model}),
+                "model": self.model.model_copy(update={"id": located(self.model.id)}),
                 "prompts": self.prompts.model_copy(update={"sets": sets}),
+                "detector": self.detector.model_copy(update={"id": located(self.detector.id)}),
+                "metrics": self.metrics.model_copy(update=metrics),
                 "storage": self.storage.model_copy(update=storage),
             }
         )
 
     def _identity(self) -> dict[str, Any]:
-        model, prompts = self.model, self.prompts
+        model, prompts, detector = self.model, self.prompts, self.detector
         validation, held_out = split_sets(prompts)
         unused = set()
         if self.search.pruner == "none":
@@ -143,19 +136,18 @@ class SearchSpec(FrozenModel):
         if self.search.pruner != "paired":
             unused |= {"alpha"}
         return {
-            "model": [os.path.abspath(model.id) if os.path.isdir(model.id) else model.id, model.revision, model.dtype],
+            "model": [located(model.id), model.revision, model.dtype],
             "sampler": self.sampler.model_dump(mode="json"),
             "validation": [[prompts.hash for prompts in validation], prompts.seeds],
             "held_out": [[prompts.hash for prompts in held_out], prompts.held_out_seeds],
-            "detector": self.detector.model_dump(mode="json"),
+            "detector": {**detector.model_dump(mode="json"), "id": located(detector.id)},
             "space": self.space.model_dump(mode="json"),
             "search": self.search.model_dump(mode="json", exclude=unused),
         }
 
 
-def masked(uri: str | None) -> str | None:
-    """A URI without the password before its host, and without keys, tokens and passwords in its query."""
-    if uri is None or "://" not in uri:
-        return uri
-    uri = re.sub(r"(?<=://)([^/@:]*):[^/]*@", r"\1:***@", uri)
-    return re.sub(r"(?i)([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", r"\1***", uri)
+def located(name: str) -> str:
+    """A model's name as it is, or, if it is that of a local file or folder, its absolute path; `KIND:` stays."""
+    kind, colon, path = name.rpartition(":")
+    local = not path.startswith("keystep/") and os.path.exists(path)
+    return f"{kind}{colon}{os.path.abspath(path)}" if local else name
