@@ -133,6 +133,8 @@ def sign_flip_p(
     moved = values[values != 0]  # flipping a zero changes nothing: same test, exact for more sets
     if moved.size == 0:
         return 1.0
+    if moved.size == 1:
+        moved = np.append(moved, 0.0)  # scipy wants two; the same test
     result = stats.permutation_test(
         (moved,),
         np.sum,

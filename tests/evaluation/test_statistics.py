@@ -71,6 +71,11 @@ def test_sign_flips_against_all_of_them(alternative):
     assert sign_flip_p(differences, alternative=alternative) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("alternative", "expected"), [("two-sided", 1.0), ("greater", 0.5), ("less", 1.0)])
+def test_one_difference_has_two_signs(alternative, expected):
+    assert sign_flip_p([0.0, 0.5, 0.0], alternative=alternative) == expected
+
+
 def test_no_difference_at_all_is_no_evidence():
     outcomes = clustered(np.random.default_rng(1), 0.3, 20, 4, 0.3)
     comparison = compare(outcomes, outcomes)
