@@ -32,11 +32,13 @@ def main() -> None:
 
 def commands() -> dict[str, Callable[..., None]]:
     """Every command's function, by the name it is called by, in the order that help lists them."""
+    from search.commands.export import export
+    from search.commands.generate import generate
     from search.commands.prompts import prompts
     from search.commands.score import score
     from search.commands.ui import ui
 
-    return {"prompts": prompts, "score": score, "ui": ui}
+    return {"export": export, "generate": generate, "prompts": prompts, "score": score, "ui": ui}
 
 
 def build_app() -> "typer.Typer":

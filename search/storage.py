@@ -22,15 +22,17 @@ class Storage:
         uri: a local path (`~` is the home), or an address that `pyarrow.fs.FileSystem.from_uri` knows:
             `s3://bucket/prefix?region=...`, `gs://...`, `file:///...`.
         filesystem: what holds `uri`, which is a path within it then.
+        read_only: nothing will be written, so it need not be possible.
 
     Raises:
         ValueError: an address of no known kind, or a folder that cannot be written to; says what to do.
     """
 
-    def __init__(self, uri: str, filesystem: Any = None):
+    def __init__(self, uri: str, filesystem: Any = None, *, read_only: bool = False):
         self.uri = uri
         self._fs, self._root = (filesystem, uri.rstrip("/")) if filesystem is not None else _resolve(uri)
-        self._probe()
+        if not read_only:
+            self._probe()
 
     def write(self, name: str, content: bytes) -> None:
         """Puts a file, in place of what was there.
@@ -56,15 +58,26 @@ class Storage:
         with self._fs.open_input_stream(self._path(name)) as stream:
             return stream.read()
 
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders in a folder, sorted; none if there is no such folder.
+
+        Raises:
+            OSError: the storage does not answer.
+        """
+        return self._names(folder, FileType.Directory)
+
+    def _names(self, folder: str, kind: Any) -> list[str]:
+        entries = self._fs.get_file_info(FileSelector(self._path(folder), allow_not_found=True))
+        names = [entry.base_name for entry in entries if entry.type == kind]
+        return sorted(name for name in names if not name.startswith("."))
+
     def list(self, folder: str) -> list[str]:
         """Names of the files in a folder, sorted; none if there is no such folder.
 
         Raises:
             OSError: the storage does not answer.
         """
-        entries = self._fs.get_file_info(FileSelector(self._path(folder), allow_not_found=True))
-        names = [entry.base_name for entry in entries if entry.type == FileType.File]
-        return sorted(name for name in names if not name.startswith("."))
+        return self._names(folder, FileType.File)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if self._root else name

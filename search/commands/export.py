@@ -1,0 +1,79 @@
+"""`keystep export`: the winner of a search as a step config, and as a registered model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def export(
+    search: Annotated[
+        str, typer.Argument(help="A search: its id, its name, its folder or its result.json.", metavar="SEARCH")
+    ],
+    out: Annotated[Path, typer.Option(help="Write the step config here (.json).")] = Path("step_config.json"),
+    register: Annotated[
+        str | None,
+        typer.Option(
+            help="Also log it as a model that MLflow serves, under this name in its registry.", metavar="NAME"
+        ),
+    ] = None,
+    alias: Annotated[
+        str | None, typer.Option(help="Point this alias, such as production, at the registered version.")
+    ] = None,
+    runner_up: Annotated[bool, typer.Option("--runner-up", help="Export the runner-up instead of the winner.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Export without a significant gain on held-out prompts.")
+    ] = False,
+    storage: Annotated[str | None, typer.Option(help="The search's storage.path. [default: ./keystep-runs]")] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow to register with. [default: the search's, else MLFLOW_TRACKING_URI]")
+    ] = None,
+) -> None:
+    """Write the step config that production loads, with the evidence for it.
+
+    Refuses a setting that is not shown to be better than the unrefined model on held-out prompts, unless `--force`.
+
+    Examples:
+
+    ```
+    keystep export shapes-sd --out step_config.json
+    keystep export shapes-sd --register keystep-shapes-sd --alias production
+    mlflow models serve -m models:/keystep-shapes-sd@production --env-manager local
+    ```
+    """
+    if out.suffix != ".json":
+        raise ValueError(f"--out is a .json file, got {out}")
+    if alias is not None and register is None:
+        raise ValueError("--alias names a version of a registered model: give --register NAME too")
+    from search.exporting import step_config
+    from search.settings_text import setting_text
+    from search.stored_searches import load_result
+
+    result = load_result(search, storage)
+    config = step_config(result, runner_up=runner_up, force=force)
+    config.save(out)
+    console = Console()
+    console.print(f"{setting_text(config.refinement, result.timesteps)} -> {out}", highlight=False, soft_wrap=True)
+    assert result.held_out is not None
+    if not result.held_out.significant:
+        console.print(result.held_out.summary, style="yellow", highlight=False, soft_wrap=True)
+    if register is None:
+        return
+    from search.serving import register as register_model
+
+    registered = register_model(
+        config,
+        register,
+        alias=alias,
+        tracking_uri=tracking_uri or result.spec.tracking.uri,
+        experiment=result.spec.tracking.experiment,
+        artifact_location=result.spec.tracking.artifact_location,
+        run_id=result.run_id,
+        tags={"search_id": result.search_id},
+        description=f"{setting_text(config.refinement, result.timesteps)}. {result.held_out.summary}",
+    )
+    console.print(f"version {registered.version} of {registered.name}", highlight=False, soft_wrap=True)
+    console.print(
+        f"Serve it: mlflow models serve -m {registered.uri} --env-manager local", highlight=False, soft_wrap=True
+    )

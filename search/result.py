@@ -1,0 +1,232 @@
+"""All that a search found, as one JSON file: result.json in the search's folder. Nothing in it is code."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from core.config import Refinement
+from core.frozen import mistakes
+from evaluation.statistics import Estimate, prompt_means
+from search.instances import Part
+from search.selection import Choice, HeldOut, covers, estimate
+from search.spec import SearchSpec
+from search.storage import Storage
+
+SCHEMA_VERSION = 1
+SEARCHES, FILE_NAME = "searches", "result.json"
+NUM_RESAMPLES = 1999  # of a trial's interval; the verdict on held-out prompts uses more
+
+State = Literal["complete", "pruned", "failed", "running"]
+Status = Literal["running", "interrupted", "finished"]
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """What a search saw of one setting on the validation part.
+
+    Attributes:
+        slot: number of the trial; None for what was run before them (unrefined, GSNg alone).
+        refinement: None is the unrefined model.
+        state: complete (all instances), pruned (stopped before), failed, or running (the search was stopped).
+        reason: why it was stopped, or what failed; empty if it is complete.
+        values: outcome, 0 or 1, by instance number.
+        tiam: accumulated over the prompt sets, of the instances seen; None if there is none.
+        by_set: TIAM of each prompt set.
+        evaluations: denoiser evaluations spent on it in this search.
+        evaluations_alone: what the images seen would have cost, each made from noise.
+        seconds: of workers' time.
+        params: the dimensions of the space as the sampler saw them.
+    """
+
+    slot: int | None
+    refinement: Refinement | None
+    state: State
+    reason: str
+    values: dict[int, float]
+    tiam: Estimate | None
+    by_set: dict[str, float]
+    evaluations: float
+    evaluations_alone: float
+    seconds: float
+    params: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def evaluations_per_image(self) -> float:
+        """Denoiser evaluations of one image made alone from noise; 0 if there is none."""
+        return self.evaluations_alone / len(self.values) if self.values else 0.0
+
+
+def setting_row(
+    part: Part,
+    refinement: Refinement | None,
+    values: Mapping[int, float],
+    *,
+    slot: int | None = None,
+    state: State = "complete",
+    reason: str = "",
+    evaluations: float = 0.0,
+    evaluations_alone: float = 0.0,
+    seconds: float = 0.0,
+    params: Mapping[str, Any] | None = None,
+) -> SettingRow:
+    """A row with its estimates; the arguments are those of `SettingRow`, `part` the validation part.
+
+    Raises:
+        ValueError: a complete setting that lacks outcomes.
+    """
+    if state == "complete" and not covers(part, values):
+        raise ValueError(f"a complete setting has {len(values)} of {len(part.instances)} outcomes")
+    sets = part.set_matrices(values)
+    return SettingRow(
+        slot=slot,
+        refinement=refinement,
+        state=state,
+        reason=reason,
+        values=dict(values),
+        tiam=estimate(part, values, num_resamples=NUM_RESAMPLES) if values else None,
+        by_set={name: float(prompt_means(matrix).mean()) for name, matrix in sets.items() if len(matrix)},
+        evaluations=evaluations,
+        evaluations_alone=evaluations_alone,
+        seconds=seconds,
+        params=dict(params or {}),
+    )
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """The prompts of a part: their sets by name, to the hash of the part's prompts; the seeds; every instance.
+
+    `instances` are (prompt set, prompt, seed) by instance number.
+    """
+
+    sets: dict[str, str]
+    seeds: tuple[int, ...]
+    instances: tuple[tuple[str, str, int], ...]
+
+    @classmethod
+    def of(cls, part: Part) -> "PartRecord":
+        """The record of a part."""
+        return cls(
+            sets={prompts.name: prompts.hash for prompts in part.sets},
+            seeds=tuple(part.seeds),
+            instances=tuple((each.set_name, each.prompt.text, each.seed) for each in part.instances),
+        )
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The choice on validation: the settings to confirm, and why. None: there was none to choose."""
+
+    winner: Refinement | None
+    runner_up: Refinement | None
+    reason: str
+
+    @classmethod
+    def of(cls, choice: Choice) -> "Chosen":
+        """The record of a choice."""
+        return cls(
+            winner=choice.winner.refinement if choice.winner else None,
+            runner_up=choice.runner_up.refinement if choice.runner_up else None,
+            reason=choice.reason,
+        )
+
+
+class SearchResult(BaseModel):
+    """Everything of one search, running or finished.
+
+    Args:
+        search_id: hash of all that determines the result.
+        status: running, interrupted, or finished (held-out prompts included, if there was a winner).
+        spec: as it was searched with.
+        timesteps: of the schedule, the noisiest first.
+        evaluation_id: hash of all that an outcome depends on beside setting, prompt and seed.
+        detector: name of the detector that judged.
+        validation, held_out_part: the instances.
+        baselines: the unrefined model first, then GSNg alone where the space has it.
+        trials: by slot.
+        chosen: on validation; None before there is a choice.
+        held_out: the verdict; None before there is one.
+        evaluations_plain: denoiser evaluations of the plain way: every trial from noise, on every instance.
+        seconds: wall time, of all runs together.
+        gpu_seconds: workers' time times their GPUs.
+        versions: package name to version.
+        git_commit: of the code that searched; None outside a repository.
+        run_id: the parent run in MLflow; None if nothing was tracked.
+        updated: when this was written, UTC, ISO 8601.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    search_id: str
+    status: Status
+    spec: SearchSpec
+    timesteps: tuple[float, ...]
+    evaluation_id: str
+    detector: str
+    validation: PartRecord
+    held_out_part: PartRecord
+    baselines: tuple[SettingRow, ...]
+    trials: tuple[SettingRow, ...] = ()
+    chosen: Chosen | None = None
+    held_out: HeldOut | None = None
+    evaluations_spent: float = 0.0
+    evaluations_plain: float = 0.0
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    versions: dict[str, str]
+    git_commit: str | None = None
+    run_id: str | None = None
+    updated: str = ""
+
+    @property
+    def baseline(self) -> SettingRow:
+        """The unrefined model on the validation part."""
+        return self.baselines[0]
+
+    @property
+    def settings(self) -> tuple[SettingRow, ...]:
+        """Every setting that was tried: GSNg alone first, then the trials."""
+        return (*self.baselines[1:], *self.trials)
+
+    def ranked(self) -> list[SettingRow]:
+        """Fully evaluated settings by TIAM, the best first, then the others by how much they saw."""
+        return sorted(
+            self.settings,
+            key=lambda row: (
+                row.state != "complete",
+                -row.tiam.mean if row.tiam and row.state == "complete" else -len(row.values),
+                row.slot if row.slot is not None else -1,
+            ),
+        )
+
+    def save(self) -> str:
+        """Write searches/<id>/result.json in the spec's storage; a reader sees the whole file or the one before.
+
+        Returns where it lies. Errors as `search.storage.Storage`'s.
+        """
+        storage, name = Storage(self.spec.storage.path), file_of(self.search_id)
+        storage.write(name, (self.model_dump_json(indent=1) + "\n").encode())
+        return f"{storage.uri.rstrip('/')}/{name}"
+
+    @classmethod
+    def parse(cls, contents: bytes, source: str) -> "SearchResult":
+        """The value that `save` wrote.
+
+        Raises:
+            ValueError: it is not what this version writes; names `source` and the fields at fault.
+        """
+        try:
+            return cls.model_validate_json(contents)
+        except ValidationError as error:
+            raise ValueError(
+                f"{source} is no search result of this version of keystep; run the search again, it computes nothing "
+                f"that is known:\n{mistakes(error)}"
+            ) from None
+
+
+def file_of(search_id: str) -> str:
+    """Where a search's result lies in its storage."""
+    return f"{SEARCHES}/{search_id}/{FILE_NAME}"

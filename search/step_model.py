@@ -1,0 +1,78 @@
+"""The model that `mlflow models serve` runs: MLflow executes this file (models from code), nothing is unpickled.
+
+`search.serving` logs it with a step config as its artifact. Requests are checked against `PictureRequest`;
+what a user got wrong comes back as status 400 with a sentence.
+"""
+
+import base64
+import io
+from typing import Any
+
+import mlflow
+import torch
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc.model import PythonModel
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.prompts import parse_entities
+from keystep import Prompt, StepConfig, generate, load_pipeline
+
+MAX_PICTURES = 64  # of one request, so that a single one cannot keep a server busy for hours
+
+
+class PictureRequest(BaseModel):
+    """One picture to make.
+
+    Args:
+        prompt: what the model is given.
+        entities: what has to be in the picture, as words of the prompt: "red circle, blue star".
+        seed: of the noise; the same seed gives the same picture. 0 if none is given.
+        refine: False makes the picture as the model does without the refinement. True if it is not given.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: str = Field(min_length=1, max_length=4000)
+    entities: str = Field(min_length=1, max_length=1000)
+    # Optional, since MLflow takes every other field for required, defaults or not.
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    refine: bool | None = None
+
+
+class Picture(BaseModel):
+    """One picture made: a PNG file in base64, and the seed and refinement it was made with."""
+
+    png: str
+    seed: int
+    refined: bool
+
+
+class StepModel(PythonModel):
+    """Loads the pipeline that the step config names, once, and makes pictures."""
+
+    def load_context(self, context: Any) -> None:
+        """Read the config (JSON, checked) and load its pipeline; on the GPU where there is one."""
+        self.config = StepConfig.load(context.artifacts["step_config"])
+        self.pipe = load_pipeline(self.config).to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def predict(self, model_input: list[PictureRequest], params: dict[str, Any] | None = None) -> list[Picture]:
+        """One picture a request, in their order."""
+        if len(model_input) > MAX_PICTURES:
+            raise MlflowException.invalid_parameter_value(
+                f"{len(model_input)} pictures were asked for at once; ask for at most {MAX_PICTURES}"
+            )
+        return [self._picture(number, request) for number, request in enumerate(model_input)]
+
+    def _picture(self, number: int, request: PictureRequest) -> Picture:
+        seed, refine = request.seed or 0, request.refine is not False
+        try:
+            prompt = Prompt(request.prompt, parse_entities(request.entities))
+            made = generate(self.pipe, prompt, self.config, [seed], refine=refine)
+        except ValueError as error:
+            raise MlflowException.invalid_parameter_value(f"request {number}: {error}") from error
+        file = io.BytesIO()
+        made.images[0].save(file, format="PNG")
+        return Picture(png=base64.b64encode(file.getvalue()).decode(), seed=seed, refined=refine)
+
+
+mlflow.models.set_model(StepModel())

@@ -1,0 +1,103 @@
+"""`keystep generate` with the embedded model, and the entities it finds by itself."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from core.config import IterRef, Refinement, SamplerConfig, StepConfig
+from core.generation import generate, load_pipeline
+from core.prompts import Entity, Prompt
+from search.cli import build_app
+from search.commands.generate import parse_seeds
+from search.mentioned import mentioned_entities
+
+TEXT = "a photo of a red circle and a blue star"
+CONFIG = StepConfig(
+    model="keystep/shapes-sd",
+    sampler=SamplerConfig(scheduler="DDPMScheduler", num_inference_steps=4, guidance_scale=1.5, height=64, width=64),
+    refinement=Refinement(iterref=IterRef(step_index=1, iterations=2)),
+    timestep=501,
+)
+
+
+def run(*arguments):
+    return CliRunner().invoke(build_app(), ["generate", *map(str, arguments)], env={"COLUMNS": "200"})
+
+
+def test_pictures_and_a_sheet(tmp_path):
+    CONFIG.save(tmp_path / "step.json")
+    result = run(
+        *(TEXT, "--config", tmp_path / "step.json", "--seeds", "0-1,5", "--batch-size", "2"),
+        *("--out", tmp_path / "pictures", "--compare", tmp_path / "sheet.png", "--device", "cpu"),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "Entities: red circle, blue star" in result.stdout
+    prompt = Prompt(TEXT, [Entity("circle", "red"), Entity("star", "blue")])
+    expected = generate(load_pipeline(CONFIG), prompt, CONFIG, [0, 1, 5])
+    for image, seed in zip(expected.images, (0, 1, 5), strict=True):
+        with Image.open(tmp_path / "pictures" / f"a_photo_of_a_red_circle_and_a_blue_star_{seed}.png") as written:
+            assert np.array_equal(np.asarray(written), np.asarray(image))
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.height > 3 * 192 and sheet.width > 2 * 192
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([TEXT], "say where the pictures go"),
+        ([TEXT, "--compare", "x.jpg"], "--compare is a .png file"),
+        ([TEXT, "--out", "x", "--seeds", "7-0"], "--seeds is a list such as 0-7"),
+        ([TEXT, "--out", "x", "--seeds", "0-99999999999"], "more than 10,000 seeds"),
+        ([TEXT, "--out", "x", "--config", "nowhere.json"], "there is no step config nowhere.json"),
+        (["two cats", "--out", "x"], "cannot tell which entities the prompt 'two cats' asks for"),
+        ([TEXT, "--out", "x", "--entities", "cat"], "entity 'cat' is not in the prompt"),
+        ([TEXT, "--out", "x", "--config", "bad.json"], "bad.json is not a valid StepConfig"),
+    ],
+)
+def test_user_errors_end_with_2_and_a_sentence(tmp_path, monkeypatch, arguments, reason):
+    monkeypatch.chdir(tmp_path)
+    CONFIG.save("step_config.json")
+    (tmp_path / "bad.json").write_text('{"model": "__import__"}')
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert reason in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("0-3", [0, 1, 2, 3]), ("5", [5]), ("1, 3-4,1", [1, 3, 4]), ("0-0", [0])]
+)
+def test_seeds(text, expected):
+    assert parse_seeds(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (TEXT, ["red circle", "blue star"]),
+        ("a photo of a circle, a star and a moon", ["circle", "star", "moon"]),
+        ("A painting of an orange traffic light, the dog, and a dark red apple.", None),
+        ("a cat and a dog", ["cat", "dog"]),
+        ("a photo of a teddy bear", ["teddy bear"]),
+    ],
+)
+def test_entities_of_prompts_of_the_usual_form(text, expected):
+    found = [str(entity) for entity in mentioned_entities(text).entities]
+    assert found == (expected or ["orange traffic light", "dog", "dark red apple"])
+    assert mentioned_entities(text).text == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "two cats",
+        "a cat on a mat",
+        "a man riding a horse",
+        "a photo of cats and dogs",
+        "a very big old red house car",
+        "",
+    ],
+)
+def test_other_prompts_need_their_entities_named(text):
+    with pytest.raises(ValueError, match="--entities 'red circle, blue star'"):
+        mentioned_entities(text)

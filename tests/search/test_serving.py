@@ -1,0 +1,147 @@
+"""A registered step config behind `mlflow models serve`: a real server, pictures over HTTP."""
+
+import base64
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import mlflow
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from core.config import StepConfig
+from core.generation import generate, load_pipeline
+from core.prompts import Entity, Prompt
+from search.cli import build_app
+from tests.search.found_search import stored
+
+START_SECONDS = 300  # a busy machine imports torch slowly
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory):
+    """The folder of a search whose winner `keystep export --register` registered as shapes@production."""
+    folder = tmp_path_factory.mktemp("storage")
+    stored(folder)
+    result = CliRunner().invoke(
+        build_app(),
+        [
+            *("export", "tried", "--storage", str(folder), "--out", str(folder / "step_config.json")),
+            *("--register", "shapes", "--alias", "production"),
+        ],
+        env={"COLUMNS": "220"},
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "mlflow models serve -m models:/shapes@production --env-manager local" in result.stdout
+    return folder
+
+
+def test_the_version_tells_where_it_comes_from_and_holds_no_pickle(registered):
+    uri = f"sqlite:///{registered}/mlflow.db"
+    version = mlflow.MlflowClient(uri, uri).get_model_version_by_alias("shapes", "production")
+    assert version.tags["search_id"] == "0123456789ab" and "better than the unrefined" in version.description
+    files = [path for path in (registered / "artifacts").rglob("*") if path.is_file()]
+    names = {path.name for path in files}
+    assert {"MLmodel", "step_model.py", "step_config.json", "keystep.py"} <= names
+    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".bin"))]
+    assert {path.parts[path.parts.index("weights") + 1] for path in files if "weights" in path.parts} == {"shapes-sd"}
+    (config,) = (path for path in files if path.name == "step_config.json")
+    assert config.read_bytes() == (registered / "step_config.json").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def address(registered, tmp_path_factory):
+    """The served model's address. It is served from a folder without keystep."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    elsewhere = tmp_path_factory.mktemp("server")
+    log = (elsewhere / "log").open("wb")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    # The server starts uvicorn by name, as it is found in an activated environment.
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/shapes@production"),
+            *("--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        ],
+        cwd=elsewhere,
+        env=environment | {"MLFLOW_TRACKING_URI": f"sqlite:///{registered}/mlflow.db", "OMP_NUM_THREADS": "1"},
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            said = (elsewhere / "log").read_text(errors="replace")
+            assert process.poll() is None, said
+            assert time.monotonic() < deadline, said
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5):
+                    break
+            except OSError:
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
+        log.close()
+
+
+def post(address, body) -> tuple[int, dict]:
+    contents = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(address, contents, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def opened(picture) -> Image.Image:
+    data = base64.b64decode(picture["png"])
+    assert data.startswith(b"\x89PNG")
+    return Image.open(io.BytesIO(data))
+
+
+def test_pictures_come_back_as_generate_makes_them(registered, address):
+    text = "a photo of a red circle and a blue star"
+    request = {"prompt": text, "entities": "red circle, blue star"}
+    status, answer = post(address, {"inputs": [request | {"seed": 3}, request | {"seed": 3, "refine": False}, request]})
+    assert status == 200, answer
+    pictures = answer["predictions"]
+    assert [(picture["seed"], picture["refined"]) for picture in pictures] == [(3, True), (3, False), (0, True)]
+    config = StepConfig.load(registered / "step_config.json")
+    pipe = load_pipeline(config)
+    prompt = Prompt(text, [Entity("circle", "red"), Entity("star", "blue")])
+    for picture, (seed, refine) in zip(pictures, [(3, True), (3, False), (0, True)], strict=True):
+        expected = generate(pipe, prompt, config, [seed], refine=refine).images[0]
+        assert opened(picture).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"inputs": [{"prompt": "a cat", "entities": "red circle"}]}, "entity 'red circle' is not in the prompt"),
+        ({"inputs": [{"prompt": "a cat"}]}, "entities"),
+        ({"inputs": [{"prompt": "a cat", "entities": "cat", "seed": -1}]}, "greater than or equal to 0"),
+        ({"inputs": [{"prompt": "a cat", "entities": "cat", "sed": 1}]}, "sed"),
+        ({"inputs": [{"prompt": "a cat", "entities": "cat"}] * 65}, "ask for at most 64"),
+        ({"prompt": "a cat"}, "Expected list, but got dict"),
+        (b"not json", "JSON"),
+    ],
+)
+def test_a_bad_request_is_told_what_is_wrong(address, body, reason):
+    status, answer = post(address, body)
+    assert status == 400 and reason in answer["message"], answer
