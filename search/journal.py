@@ -1,0 +1,134 @@
+"""The log of a search's Optuna study: appended whole, readable after any kill, and of one writer at a time."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
+
+from search.storage import Storage, local_folder
+
+LOG = "study.log"
+LOCK = "search.lock"
+
+
+class _Batches:
+    """Collects what is appended inside `with journal.batch():` into one append, so that it is all there or none."""
+
+    _held: list[dict[str, Any]] | None = None
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """While open, nothing appended is read back; it is written when the block ends, unless with an error."""
+        if self._held is not None:
+            yield
+            return
+        self._held = []
+        try:
+            yield
+            held = self._held
+        finally:
+            self._held = None
+        if held:
+            self._append(held)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        if self._held is None:
+            self._append(logs)
+        else:
+            self._held.extend(logs)
+
+    def _append(self, logs: list[dict[str, Any]]) -> None:
+        raise NotImplementedError
+
+
+class FileJournal(_Batches, JournalFileBackend):
+    """A study's log in one file of a local or shared folder.
+
+    The process that opens it must be the only one that writes (see :func:`open_journal`): a line cut off by a
+    kill and the lock of Optuna's that it left behind are cleared away.
+    """
+
+    def __init__(self, path: Path):
+        if path.exists():
+            _drop_cut_line(path)
+        for stale in path.parent.glob(f"{path.name}.lock*"):
+            stale.unlink(missing_ok=True)
+        super().__init__(str(path))
+
+    def _append(self, logs: list[dict[str, Any]]) -> None:
+        JournalFileBackend.append_logs(self, logs)
+
+
+class ObjectJournal(_Batches, BaseJournalBackend):
+    """A study's log in an object store, which cannot append: every append is an object of its own, numbered."""
+
+    def __init__(self, storage: Storage, folder: str):
+        self._storage, self._folder = storage, folder
+        names = storage.list(folder)
+        self._logs: list[dict[str, Any]] = [
+            log for name in names for log in json.loads(storage.read(f"{folder}/{name}"))
+        ]
+        self._num_objects = len(names)
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        yield from self._logs[log_number_from:]
+
+    def _append(self, logs: list[dict[str, Any]]) -> None:
+        content = json.dumps(logs)
+        self._storage.write(f"{self._folder}/{self._num_objects:08}.json", content.encode())
+        self._num_objects += 1
+        self._logs += json.loads(content)
+
+
+Journal = FileJournal | ObjectJournal
+
+
+@contextmanager
+def open_journal(path: str, search_id: str) -> Iterator[tuple[JournalStorage, Journal]]:
+    """The log of a search for writing, and Optuna's storage over it.
+
+    Args:
+        path: `storage.path` of the spec; the log is under `searches/<search_id>` there.
+
+    Raises:
+        ValueError: another process writes it, or the folder cannot be written; says what to do.
+    """
+    storage = Storage(path)
+    folder = local_folder(path)
+    if folder is None:
+        journal: Journal = ObjectJournal(storage, f"searches/{search_id}/study")
+        yield JournalStorage(journal), journal
+        return
+    place = folder / "searches" / search_id
+    place.mkdir(parents=True, exist_ok=True)
+    with open(place / LOCK, "a+", encoding="utf-8") as lock:
+        _lock(lock, place)
+        journal = FileJournal(place / LOG)
+        yield JournalStorage(journal), journal
+
+
+def _lock(file: TextIO, folder: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise ValueError(
+            f"this search is already running as process {file.read().strip() or 'unknown'} (it has {folder}): wait "
+            "for it, or stop it and run the same command again"
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+
+
+def _drop_cut_line(path: Path) -> None:
+    with open(path, "r+b") as file:
+        content = file.read()
+        if content and not content.endswith(b"\n"):
+            file.truncate(content.rfind(b"\n") + 1)

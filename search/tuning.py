@@ -1,0 +1,151 @@
+"""The trials of a search, run by Ray Tune: reused workers, Optuna's settings and pruning, resumable at any point."""
+
+import logging
+import os
+import signal
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+import ray
+from pyarrow.fs import FileSystem, FileType, LocalFileSystem
+from ray import tune
+
+from search.ask_pruner import AskPruner
+from search.instances import Part
+from search.journal import open_journal
+from search.ledger import TrialRecord
+from search.pool import workers_that_fit
+from search.space import Space
+from search.spec import SearchSpec
+from search.storage import local_folder
+from search.suggest import KeystepSearch
+from search.trial import StepTrial
+
+_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # the one that keeps quiet when told to
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in a spec are relative to where the search was started
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # they are in the trial's record
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Ray Tune's own state is not needed: the study has it all
+}
+
+
+def run_trials(
+    spec: SearchSpec,
+    space: Space,
+    part: Part,
+    baseline: Mapping[int, float],
+    *,
+    callbacks: Sequence[tune.Callback] = (),
+    trainable: type[tune.Trainable] = StepTrial,
+    evaluator: str | None = None,
+    on_end: Callable[[TrialRecord], None] | None = None,
+) -> list[TrialRecord]:
+    """Run the trials of a search, or what is left of them, and return the records of all, by slot.
+
+    The same call again goes on where the last one ended, however that ended, and finds the same: see
+    :class:`search.suggest.KeystepSearch`. A budget (`resources.max_hours` of this call, `resources.max_gpu_hours`
+    of the search) ends the asking; what runs is finished.
+
+    Args:
+        part: the instances that trials are judged on.
+        baseline: instance number to outcome of the unrefined model, all instances of `part`.
+        callbacks: told by Ray Tune what its trials do; `trial.config["slot"]` says which is which.
+        trainable: what evaluates a setting block by block.
+        evaluator: import path of what the trainable evaluates with; None is its own choice.
+        on_end: called with the record of each trial that ends, before the callbacks hear of it.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; what is done is kept.
+        ValueError: a folder that cannot be written, a search that runs already, options a pruner does not take,
+            resources that no node has; several trials failed in a row.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with open_journal(spec.storage.path, spec.search_id) as (storage, journal), _environment(), _own_handlers():
+        search = KeystepSearch(spec, space, part, baseline, storage=storage, journal=journal, on_end=on_end)
+        _start_ray()
+        workers = min(spec.resources.workers or spec.search.lookahead, workers_that_fit(spec.resources))
+        filesystem, root = _filesystem(spec.storage.path)
+        place, name = f"{root}/searches/{spec.search_id}", f"trials-{uuid.uuid4().hex[:8]}"
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}),
+            param_space={"spec": spec.model_dump_json(), "evaluator": evaluator},
+            tune_config=tune.TuneConfig(
+                search_alg=search,
+                scheduler=AskPruner(search),
+                num_samples=search.limit + 1,  # the search itself says when it is over
+                max_concurrent_trials=workers,
+                reuse_actors=True,
+                trial_name_creator=lambda trial: f"slot-{trial.config['slot']}",
+                trial_dirname_creator=lambda trial: f"slot-{trial.config['slot']}",
+            ),
+            run_config=tune.RunConfig(
+                name=name,
+                storage_path=place,
+                storage_filesystem=filesystem,
+                failure_config=tune.FailureConfig(max_failures=spec.resources.max_failures),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
+                callbacks=list(callbacks),
+                verbose=0,
+            ),
+        )
+        try:
+            tuner.fit()
+        finally:
+            if filesystem.get_file_info(f"{place}/{name}").type != FileType.NotFound:
+                filesystem.delete_dir(f"{place}/{name}")  # checkpoints of trials, of use while they run
+        if search.outage is not None:
+            raise ValueError(
+                f"trials failed one after the other, the last with\n  {search.outage}\n"
+                "put that right and run the same command again: it goes on where it stopped"
+            )
+        if not search.finish():
+            raise KeyboardInterrupt
+        return search.ledger.records()
+
+
+def _start_ray() -> None:
+    if not ray.is_initialized():
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """Ray Tune's switches are environment variables; they are as before afterwards."""
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update(_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Ray Tune leaves its handlers of signals behind; they are as before afterwards."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _filesystem(path: str) -> tuple[FileSystem, str]:
+    folder = local_folder(path)
+    if folder is not None:
+        return LocalFileSystem(), str(folder)
+    filesystem, root = FileSystem.from_uri(path)
+    return filesystem, root.rstrip("/")

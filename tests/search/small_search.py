@@ -1,0 +1,103 @@
+"""A search of 18 settings over 32 instances in 4 blocks, evaluated by the stand-in. Run as a script, it is a driver."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from search.instances import Part, make_parts
+from search.ledger import TrialRecord
+from search.space import Space
+from search.spec import SearchSpec
+from search.tuning import run_trials
+from tests.search.stand_in import StandIn, outcome
+
+TIMESTEPS = tuple(float(timestep) for timestep in range(900, 0, -100))
+
+
+def make_spec(storage: Path, **sections: Any) -> SearchSpec:
+    """The search; `sections` override entries of the spec's sections."""
+    plain: dict[str, Any] = {
+        "name": "stand-in",
+        "model": {"id": "stand-in"},
+        "sampler": {
+            "scheduler": "DDIMScheduler",
+            "num_inference_steps": len(TIMESTEPS),
+            "guidance_scale": 5.0,
+            "height": 64,
+            "width": 64,
+        },
+        "prompts": {
+            "sets": ["shapes_two", "shapes_two_colored"],
+            "validation": 8,
+            "held_out": 2,
+            "seeds": [0, 1],
+            "held_out_seeds": [0],
+        },
+        "space": {"gsng": ["off", "on"]},
+        "search": {"trials": 12, "min_prompts": 4, "block_prompts": 2, "lookahead": 3},
+        "resources": {"cpus": 0.25, "workers": 2},
+        "storage": {"path": str(storage)},
+    }
+    for name, section in sections.items():
+        plain[name] = plain.get(name, {}) | section
+    return SearchSpec.from_plain(plain, "test")
+
+
+def surroundings(spec: SearchSpec) -> tuple[Space, Part, dict[int, float]]:
+    """The space, the validation part, and the baseline's outcomes."""
+    part, _ = make_parts(spec)
+    return Space(spec, TIMESTEPS), part, {i.number: outcome(None, i.number) for i in part.instances}
+
+
+def play_of(spec: SearchSpec, part: Part, **play: Any) -> str:
+    """The stand-in's JSON; `play` as it takes it."""
+    store = _store(spec)
+    store.mkdir(parents=True, exist_ok=True)
+    blocks = [[instance.number for instance in block] for block in part.blocks]
+    return json.dumps(play | {"store": str(store), "blocks": blocks})
+
+
+def run(spec: SearchSpec, **play: Any) -> list[TrialRecord]:
+    """`run_trials` with the stand-in."""
+    space, part, baseline = surroundings(spec)
+    return run_trials(spec, space, part, baseline, trainable=StandIn, evaluator=play_of(spec, part, **play))
+
+
+def logged(spec: SearchSpec, what: str) -> list[tuple[int, int]]:
+    """(slot, block) of every block whose computing did `begin`, or was `done`, in order."""
+    log = _store(spec) / "log"
+    lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+    return [(int(slot), int(block)) for word, slot, block, _ in lines if word == what]
+
+
+def study_folder(spec: SearchSpec) -> Path:
+    return Path(spec.storage.path) / "searches" / spec.search_id
+
+
+def told(spec: SearchSpec) -> dict[int, list[int]]:
+    """Trial to the states that it was told, each time that it was, from the journal itself."""
+    states: dict[int, list[int]] = {}
+    for line in (study_folder(spec) / "study.log").read_text().splitlines():
+        log = json.loads(line)
+        if log["op_code"] == 6:  # a trial's state
+            states.setdefault(log["trial_id"], []).append(log["state"])
+    return states
+
+
+def summary(records: list[TrialRecord]) -> list[tuple[Any, ...]]:
+    """All that must not depend on timing."""
+    return [(r.slot, r.params, r.refinement, r.state, r.values, r.tiam, r.reason) for r in records]
+
+
+def winner(records: list[TrialRecord]) -> TrialRecord:
+    return max((r for r in records if r.state == "complete"), key=lambda r: (r.tiam or 0.0, -r.slot))
+
+
+def _store(spec: SearchSpec) -> Path:
+    return Path(spec.storage.path) / "stand_in"
+
+
+if __name__ == "__main__":
+    done = run(SearchSpec.from_plain(json.loads(sys.argv[1]), "argv"), **json.loads(sys.argv[2]))
+    print(f"ended with {len(done)} trials")

@@ -1,0 +1,178 @@
+"""The trials of a search on real Ray Tune and Optuna, with workers and drivers killed on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from optuna.trial import TrialState
+from ray import tune
+
+from search.ledger import TrialRecord
+from search.spec import SearchSpec
+from search.tuning import run_trials
+from tests.search.by_hand import drive
+from tests.search.small_search import (
+    logged,
+    make_spec,
+    play_of,
+    run,
+    study_folder,
+    summary,
+    surroundings,
+    told,
+    winner,
+)
+from tests.search.stand_in import BEST_STEP, StandIn
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> list[TrialRecord]:
+    """What the search finds when nothing goes wrong and one trial runs after the other."""
+    return drive(make_spec(tmp_path_factory.mktemp("expected")))
+
+
+class Seen(tune.Callback):
+    """Ray Tune's side of it."""
+
+    def __init__(self) -> None:
+        self.trials: dict[int, Any] = {}
+        self.order: list[tuple[str, int]] = []
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self.order.append(("start", trial.config["slot"]))
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self.trials[trial.config["slot"]] = trial
+        self.order.append(("end", trial.config["slot"]))
+
+    on_trial_error = on_trial_complete
+
+
+def test_pruned_in_optuna_is_stopped_in_tune_and_a_killed_worker_changes_nothing(
+    expected: list[TrialRecord], tmp_path: Path
+):
+    spec, seen, ended = make_spec(tmp_path), Seen(), []
+    space, part, baseline = surroundings(spec)
+    records = run_trials(
+        spec,
+        space,
+        part,
+        baseline,
+        trainable=StandIn,
+        evaluator=play_of(spec, part, die=[4, 1]),
+        callbacks=[seen],
+        on_end=ended.append,
+    )
+    assert summary(records) == summary(expected)
+    assert winner(records).refinement.iterref.step_index in (BEST_STEP - 1, BEST_STEP, BEST_STEP + 1)
+    assert (tmp_path / "stand_in" / "died").exists()
+    assert Counter(logged(spec, "begin"))[4, 1] == 2  # killed in it, done again
+    assert set(Counter(logged(spec, "done")).values()) == {1}
+    assert sorted(record.slot for record in ended) == list(range(12))
+    assert {seen.trials[record.slot].status for record in records} == {"TERMINATED"}
+    for record in records:
+        blocks = {block for slot, block in logged(spec, "done") if slot == record.slot}
+        assert blocks == set(range(len(record.values) // 8))
+        assert (len(blocks) == 4) is (record.state == "complete")
+        assert record.evaluations == 10.0 * len(record.values)
+        assert record.evaluations_alone == 25.0 * len(record.values)
+        assert record.seconds == 0.5 * len(blocks)
+    assert {record.state for record in records} == {"complete", "pruned"}
+    assert all(len(states) == 1 for states in told(spec).values()) and len(told(spec)) == 12
+    assert [path.name for path in study_folder(spec).iterdir() if path.is_dir()] == []
+
+
+def test_a_trial_that_raises_is_failed_and_the_search_goes_on(tmp_path: Path):
+    spec = make_spec(tmp_path / "tune", resources={"max_failures": 1, "workers": 1})
+    records = run(spec, fail=[6])
+    assert (records[6].state, records[6].reason) == ("failed", "ZeroDivisionError: slot 6 cannot be done")
+    by_hand = drive(make_spec(tmp_path / "hand"), fail=(6,))
+    assert [row[:-1] for row in summary(records)] == [row[:-1] for row in summary(by_hand)]
+    assert told(spec)[6] == [TrialState.FAIL]
+    assert all(len(states) == 1 for states in told(spec).values()) and len(told(spec)) == 12
+
+
+def test_when_all_fails_the_error_says_so_and_the_same_call_goes_on(expected: list[TrialRecord], tmp_path: Path):
+    spec = make_spec(tmp_path, resources={"max_failures": 0})
+    with pytest.raises(ValueError, match=r"ZeroDivisionError: slot 2 cannot be done\n.*run the same command again"):
+        run(make_spec(tmp_path, resources={"max_failures": 0, "workers": 1}), fail=list(range(12)))
+    assert told(spec) == {}
+    assert summary(run(spec)) == summary(expected)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_driver_that_is_killed_or_interrupted_is_gone_on_from(
+    how: signal.Signals, expected: list[TrialRecord], tmp_path: Path
+):
+    spec = make_spec(tmp_path)
+    driver = start_driver(spec, seconds=0.2)
+    wait_for(lambda: len(logged(spec, "done")) >= 9, driver)
+    os.killpg(driver.pid, how) if how == signal.SIGINT else os.kill(driver.pid, how)
+    output, errors = driver.communicate(timeout=120)
+    assert "ended with" not in output
+    assert ("KeyboardInterrupt" in errors) is (how == signal.SIGINT)
+    wait_for(lambda: len(logged(spec, "begin")) - len(logged(spec, "done")) <= 2, None)
+    before = told(spec)
+    assert 0 < len(before) < 12
+    assert summary(run(spec)) == summary(expected)
+    done, begun = Counter(logged(spec, "done")), Counter(logged(spec, "begin"))
+    assert set(done) == {(r.slot, block) for r in expected for block in range(len(r.values) // 8)}
+    assert sum(begun.values()) <= len(done) + 2  # those in flight at the kill
+    after = told(spec)
+    assert all(len(states) == 1 for states in after.values()) and len(after) == 12
+    assert {trial: after[trial] for trial in before} == before
+    assert summary(run(spec)) == summary(expected)  # there is nothing left to do
+    assert told(spec) == after
+
+
+def test_no_time_begins_no_trial(tmp_path: Path):
+    assert run(make_spec(tmp_path, resources={"max_hours": 1e-9})) == []
+
+
+def test_no_room_for_a_worker_is_said(tmp_path: Path):
+    with pytest.raises(ValueError, match="a worker wants cpus 64 and gpus 0, and Ray has 2 CPUs"):
+        run(make_spec(tmp_path, resources={"cpus": 64, "workers": None}))
+
+
+def test_signals_and_environment_are_as_before(tmp_path: Path):
+    handler, environment = signal.getsignal(signal.SIGINT), dict(os.environ)
+    run(make_spec(tmp_path, search={"trials": 1}))
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert dict(os.environ) == environment
+
+
+def start_driver(spec: SearchSpec, **play: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.search.small_search", spec.model_dump_json(), json.dumps(play)],
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition: Any, driver: subprocess.Popen[str] | None, timeout: float = 240.0) -> None:
+    until = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < until, "nothing happened"
+        assert driver is None or driver.poll() is None, driver and driver.communicate()
+        time.sleep(0.05)
