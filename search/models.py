@@ -38,7 +38,7 @@ def _pipeline(model: str, revision: str | None, dtype: str, device: str) -> tupl
     transformers_logging.disable_progress_bar()
     try:
         pipe = load_pipeline(model, revision=revision, torch_dtype=getattr(torch, dtype))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"model.id: {model!r} cannot be loaded; give a hub id, a folder that holds a diffusers pipeline, or an "
             f"embedded model such as keystep/shapes-sd ({error})"
