@@ -35,10 +35,11 @@ def commands() -> dict[str, Callable[..., None]]:
     from search.commands.export import export
     from search.commands.generate import generate
     from search.commands.prompts import prompts
+    from search.commands.report import report
     from search.commands.score import score
     from search.commands.ui import ui
 
-    return {"export": export, "generate": generate, "prompts": prompts, "score": score, "ui": ui}
+    return {"report": report, "export": export, "generate": generate, "prompts": prompts, "score": score, "ui": ui}
 
 
 def build_app() -> "typer.Typer":

@@ -1,8 +1,8 @@
 """All that a search found, as one JSON file: result.json in the search's folder. Nothing in it is code."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -10,9 +10,13 @@ from core.config import Refinement
 from core.frozen import mistakes
 from evaluation.statistics import Estimate, prompt_means
 from search.instances import Part
-from search.selection import Choice, HeldOut, covers, estimate
+from search.secrets import masked
+from search.selection import Candidate, Choice, HeldOut, covers, estimate
 from search.spec import SearchSpec
 from search.storage import Storage
+
+if TYPE_CHECKING:
+    from search.ledger import TrialRecord
 
 SCHEMA_VERSION = 1
 SEARCHES, FILE_NAME = "searches", "result.json"
@@ -57,6 +61,12 @@ class SettingRow:
         """Denoiser evaluations of one image made alone from noise; 0 if there is none."""
         return self.evaluations_alone / len(self.values) if self.values else 0.0
 
+    @property
+    def candidate(self) -> Candidate:
+        """As `search.selection.select` takes it. Not for the unrefined model."""
+        assert self.refinement is not None
+        return Candidate(self.refinement, self.values, self.evaluations_per_image)
+
 
 def setting_row(
     part: Part,
@@ -91,6 +101,22 @@ def setting_row(
         evaluations_alone=evaluations_alone,
         seconds=seconds,
         params=dict(params or {}),
+    )
+
+
+def trial_row(part: Part, record: "TrialRecord") -> SettingRow:
+    """The row of a trial that ended, as `search.tuning.run_trials` gives it."""
+    return setting_row(
+        part,
+        record.refinement,
+        record.values,
+        slot=record.slot,
+        state=record.state,
+        reason=record.reason,
+        evaluations=record.evaluations,
+        evaluations_alone=record.evaluations_alone,
+        seconds=record.seconds,
+        params=record.params,
     )
 
 
@@ -153,7 +179,6 @@ class SearchResult(BaseModel):
         gpu_seconds: workers' time times their GPUs.
         versions: package name to version.
         git_commit: of the code that searched; None outside a repository.
-        run_id: the parent run in MLflow; None if nothing was tracked.
         updated: when this was written, UTC, ISO 8601.
     """
 
@@ -178,7 +203,6 @@ class SearchResult(BaseModel):
     gpu_seconds: float = 0.0
     versions: dict[str, str]
     git_commit: str | None = None
-    run_id: str | None = None
     updated: str = ""
 
     @property
@@ -205,11 +229,20 @@ class SearchResult(BaseModel):
     def save(self) -> str:
         """Write searches/<id>/result.json in the spec's storage; a reader sees the whole file or the one before.
 
-        Returns where it lies. Errors as `search.storage.Storage`'s.
+        Passwords in addresses are left out. Returns where it lies. Errors as `search.storage.Storage`'s.
         """
         storage, name = Storage(self.spec.storage.path), file_of(self.search_id)
-        storage.write(name, (self.model_dump_json(indent=1) + "\n").encode())
-        return f"{storage.uri.rstrip('/')}/{name}"
+        storage.write(name, (self._without_secrets().model_dump_json(indent=1) + "\n").encode())
+        return f"{masked(storage.uri).rstrip('/')}/{name}"
+
+    def _without_secrets(self) -> "SearchResult":
+        tracking, storage = self.spec.tracking, self.spec.storage
+        if tracking.uri is not None and masked(tracking.uri) != tracking.uri:
+            tracking = tracking.model_copy(update={"uri": None})  # whoever exports has MLFLOW_TRACKING_URI
+        storage = storage.model_copy(update={"path": masked(storage.path)})
+        spec = self.spec.model_copy(update={"tracking": tracking, "storage": storage})
+        trials = tuple(replace(trial, reason=masked(trial.reason)) for trial in self.trials)
+        return self.model_copy(update={"spec": spec, "trials": trials})
 
     @classmethod
     def parse(cls, contents: bytes, source: str) -> "SearchResult":

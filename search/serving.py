@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -16,6 +16,11 @@ import core
 import keystep
 from core.config import StepConfig
 from core.shapes.models import EMBEDDED
+from search.mlflow_store import ATTEMPT_TAG, SEARCH_TAG, MlflowStore
+from search.run_fields import experiment_name
+from search.secrets import masked
+from search.spec import SearchSpec
+from search.tracking_uri import absolute_uri, tracking_uri
 
 # What keystep.py and core/ import, and MLflow itself; pinned to the versions at hand.
 PACKAGES = (
@@ -52,13 +57,10 @@ class Registered:
 def register(
     config: StepConfig,
     name: str,
+    spec: SearchSpec,
     *,
     alias: str | None = None,
-    tracking_uri: str | None = None,
-    experiment: str | None = None,
-    artifact_location: str | None = None,
-    run_id: str | None = None,
-    tags: Mapping[str, str] | None = None,
+    uri: str | None = None,
     description: str = "",
 ) -> Registered:
     """Log a step config as a pyfunc model and register it as a new version.
@@ -70,55 +72,44 @@ def register(
     Args:
         config: what to serve.
         name: of the registered model; made if it is new.
+        spec: of the search it came out of: its experiment and store are used, its run is told.
         alias: pointed at the new version, such as "production".
-        tracking_uri: of MLflow; None is MLFLOW_TRACKING_URI or MLflow's own default.
-        experiment: by name, that the model is logged in; made if it is new. None is MLflow's default.
-        artifact_location: where a new experiment keeps its files; None is the store's own choice.
-        run_id: the run it came out of, instead of an experiment; None if there is none.
-        tags: of the version.
+        uri: of MLflow, instead of the spec's.
         description: of the version.
 
     Raises:
         ValueError: MLflow cannot be reached or refuses the name or alias; says what it said.
     """
     before = mlflow.get_tracking_uri()
-    if tracking_uri is not None:
-        mlflow.set_tracking_uri(tracking_uri)
+    store = absolute_uri(uri) if uri else tracking_uri(spec)
+    tags = {SEARCH_TAG: spec.search_id}
+    mlflow.set_tracking_uri(store)
     try:
-        with _run(experiment, artifact_location, run_id), _files(config) as folder:
+        experiment = MlflowStore(store, experiment_name(spec), spec.tracking.artifact_location).experiment_id
+        mlflow.set_experiment(experiment_id=experiment)
+        with _files(config) as folder:
             logged = mlflow.pyfunc.log_model(
                 name="step_model",
                 python_model=str(Path(__file__).with_name("step_model.py")),
                 artifacts={ARTIFACT: str(folder / "step_config.json")},
                 code_paths=[str(folder / "core"), str(folder / "keystep.py")],
                 pip_requirements=_requirements(),
-                registered_model_name=name,
+                tags=tags,
             )
-        client, version = MlflowClient(), str(logged.registered_model_version)
-        if description:
-            client.update_model_version(name, version, description)
-        for key, value in (tags or {}).items():
-            client.set_model_version_tag(name, version, key, value)
+        made = mlflow.register_model(logged.model_uri, name, tags=tags)
+        client = MlflowClient()
+        client.update_model_version(name, made.version, description)
         if alias is not None:
-            client.set_registered_model_alias(name, alias, version)
+            client.set_registered_model_alias(name, alias, made.version)
+        conditions = f"tags.`{SEARCH_TAG}` = '{spec.search_id}' and tags.`{ATTEMPT_TAG}` != ''"
+        for run in client.search_runs([experiment], conditions, max_results=1):  # the newest
+            client.set_tag(run.info.run_id, "keystep.registered_model", f"{name}, version {made.version}")
     except MlflowException as error:
-        raise ValueError(f"MLflow did not register {name!r}: {error.message}") from error
+        raise ValueError(f"MLflow at {masked(store)} did not register {name!r}: {masked(error.message)}") from error
     finally:
         mlflow.set_tracking_uri(before)
-    return Registered(name, int(version), alias, f"models:/{name}@{alias}" if alias else f"models:/{name}/{version}")
-
-
-@contextmanager
-def _run(experiment: str | None, artifact_location: str | None, run_id: str | None) -> Iterator[None]:
-    if run_id is not None:
-        with mlflow.start_run(run_id=run_id):
-            yield
-        return
-    if experiment is not None:
-        if mlflow.get_experiment_by_name(experiment) is None:
-            mlflow.create_experiment(experiment, artifact_location)
-        mlflow.set_experiment(experiment)
-    yield
+    version = int(made.version)
+    return Registered(name, version, alias, f"models:/{name}@{alias}" if alias else f"models:/{name}/{version}")
 
 
 @contextmanager

@@ -65,12 +65,9 @@ def export(
     registered = register_model(
         config,
         register,
+        result.spec,
         alias=alias,
-        tracking_uri=tracking_uri or result.spec.tracking.uri,
-        experiment=result.spec.tracking.experiment,
-        artifact_location=result.spec.tracking.artifact_location,
-        run_id=result.run_id,
-        tags={"search_id": result.search_id},
+        uri=tracking_uri,
         description=f"{setting_text(config.refinement, result.timesteps)}. {result.held_out.summary}",
     )
     console.print(f"version {registered.version} of {registered.name}", highlight=False, soft_wrap=True)

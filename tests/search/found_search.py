@@ -1,12 +1,13 @@
 """A finished search of shapes-sd with outcomes laid down by hand, for the tests of what comes after a search."""
 
 from collections.abc import Callable
+from typing import Any
 
 from core.config import GSNg, IterRef, Refinement, SamplerConfig
 from evaluation.prompt_sets import standard_set
 from search.instances import Instance, Part, make_part
 from search.result import Chosen, PartRecord, SearchResult, setting_row
-from search.selection import Candidate, Measured, select, verdict
+from search.selection import Measured, select, verdict
 from search.spec import ModelSpec, PromptsSpec, SearchSpec, StorageSpec, TrackingSpec
 
 TIMESTEPS = tuple(float(951 - 50 * step) for step in range(20))
@@ -51,7 +52,7 @@ def finished(gain: bool = True, **changes) -> SearchResult:
         ),
         setting_row(validation, RUNNER_UP, second, slot=2, evaluations=1500, evaluations_alone=100.0 * 48, seconds=6),
     ]
-    choice = select(before, [Candidate(WINNER, won, 60.0), Candidate(RUNNER_UP, second, 100.0)], validation)
+    choice = select(before, [row.candidate for row in rows], validation)
     unrefined = outcomes(held_out, lambda prompt, _: prompt % 4 == 0)
     refined = outcomes(held_out, lambda prompt, _: prompt % 4 != 3) if gain else unrefined
     settings = {
@@ -87,7 +88,7 @@ def stored(folder, **changes) -> SearchResult:
     tracked = TrackingSpec(
         uri=f"sqlite:///{folder}/mlflow.db", experiment="tried", artifact_location=str(folder / "artifacts")
     )
-    kept = spec(storage=StorageSpec(path=str(folder)), tracking=tracked)
-    result = finished(**({"spec": kept} | changes))
+    kept: dict[str, Any] = {"spec": spec(storage=StorageSpec(path=str(folder)), tracking=tracked)}
+    result = finished(**(kept | changes))
     result.save()
     return result

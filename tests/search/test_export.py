@@ -7,8 +7,9 @@ from core.config import StepConfig
 from search.cli import build_app
 from search.exporting import step_config
 from search.result import setting_row
+from search.spec import StorageSpec, TrackingSpec
 from search.stored_searches import load_result
-from tests.search.found_search import PRUNED, RUNNER_UP, WINNER, finished, part, stored
+from tests.search.found_search import PRUNED, RUNNER_UP, WINNER, finished, part, spec, stored
 
 
 def run(*arguments):
@@ -97,3 +98,15 @@ def test_a_complete_row_needs_every_outcome():
     validation = part("validation")
     with pytest.raises(ValueError, match="a complete setting has 1 of 48 outcomes"):
         setting_row(validation, PRUNED, {0: 1.0})
+
+
+def test_no_password_is_written(tmp_path):
+    path = str(tmp_path)
+    secret = spec(storage=StorageSpec(path=path), tracking=TrackingSpec(uri="postgresql://me:hunter2@db/mlflow"))
+    failed = setting_row(part("validation"), PRUNED, {}, slot=3, state="failed", reason="no http://me:hunter2@hub/x")
+    saved = finished(spec=secret, trials=(failed,))
+    saved.save()
+    contents = (tmp_path / "searches" / "0123456789ab" / "result.json").read_text()
+    assert "hunter2" not in contents
+    read = load_result("tried", path)
+    assert read.spec.tracking.uri is None and read.trials[0].reason == "no http://***@hub/x"

@@ -22,6 +22,7 @@ from core.config import StepConfig
 from core.generation import generate, load_pipeline
 from core.prompts import Entity, Prompt
 from search.cli import build_app
+from search.stored_searches import load_result
 from tests.search.found_search import stored
 
 START_SECONDS = 300  # a busy machine imports torch slowly
@@ -47,8 +48,9 @@ def registered(tmp_path_factory):
 
 def test_the_version_tells_where_it_comes_from_and_holds_no_pickle(registered):
     uri = f"sqlite:///{registered}/mlflow.db"
+    search_id = load_result("tried", str(registered)).spec.search_id
     version = mlflow.MlflowClient(uri, uri).get_model_version_by_alias("shapes", "production")
-    assert version.tags["search_id"] == "0123456789ab" and "better than the unrefined" in version.description
+    assert version.tags["keystep.search_id"] == search_id and "better than the unrefined" in str(version.description)
     files = [path for path in (registered / "artifacts").rglob("*") if path.is_file()]
     names = {path.name for path in files}
     assert {"MLmodel", "step_model.py", "step_config.json", "keystep.py"} <= names
