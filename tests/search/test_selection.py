@@ -1,12 +1,15 @@
 """Who wins, and what counts as shown: against cases worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from core.config import IterRef, Refinement
+from search.ledger import TrialRecord
+from search.result import trial_row
 from search.selection import Candidate, Measured, estimate, estimates_by_set, select, verdict, within_noise
 from search.settings_text import setting_text
 from tests.search.found_search import RUNNER_UP, WINNER, outcomes, part
@@ -124,3 +127,25 @@ def test_settings_in_words():
     assert setting_text(RUNNER_UP) == "step 5, 20 iterations, GSNg"
     loud = WINNER.model_validate(WINNER.model_dump() | {"weights": {"cn": 1.0, "iou": 0.25}})
     assert setting_text(loud) == "step 3, 10 iterations, iou 0.25"
+
+
+def test_a_trial_becomes_a_row_with_its_cost():
+    validation = part("validation", 12)
+    seen = {number: float(number % 2) for number in range(len(validation.blocks[0]))}
+    record = TrialRecord(
+        slot=4,
+        refinement=WINNER,
+        params={"step": 3},
+        state="pruned",
+        values=seen,
+        reason="worse, p = 0.01",
+        evaluations=100.0,
+        evaluations_alone=60.0 * len(seen),
+        seconds=2.5,
+    )
+    row = trial_row(validation, record)
+    assert (row.slot, row.state, row.reason, row.params, row.seconds) == (4, "pruned", record.reason, {"step": 3}, 2.5)
+    assert row.tiam is not None and row.tiam.mean == 0.5 and row.by_set == {"shapes_two": 0.5, "shapes_three": 0.5}
+    assert row.candidate == Candidate(WINNER, seen, 60.0)
+    with pytest.raises(ValueError, match="a complete setting has 16 of 48 outcomes"):
+        trial_row(validation, replace(record, state="complete"))
