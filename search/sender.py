@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+import time
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 PROBE_SECONDS = 3.0
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds between attempts
+LAST_ATTEMPTS = 3  # at an event, once the search is over
 ATTEMPTS = 4  # after so many, an event that alone fails while the store answers is left out
 # What MLflow answers when sending the same again cannot help.
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "PERMISSION_DENIED")
@@ -44,23 +46,25 @@ class Sender(threading.Thread):
         self.trouble = ""
 
     def run(self) -> None:
-        """Send until closed; then until all is sent or the store fails once more."""
+        """Send until closed; then until all is sent, or the store has failed a few times more."""
         _set_up_mlflow()
         for event in self._spool.replayed:
             self._tally.add(event)
-        wait = FIRST_WAIT
-        while True:
+        wait, failed_closing = FIRST_WAIT, 0
+        while failed_closing < LAST_ATTEMPTS:
             event = self._spool.next(timeout=0.2)
+            if event is None and self._closing.is_set():
+                return
             if event is None:
-                if self._closing.is_set():
-                    return
                 continue
             if self._deliver(event):
-                wait = FIRST_WAIT
-                continue
-            if self._closing.wait(wait):
-                return
-            wait = min(2 * wait, LONGEST_WAIT)
+                wait, failed_closing = FIRST_WAIT, 0
+            elif self._closing.is_set():
+                failed_closing += 1
+                time.sleep(FIRST_WAIT)
+            else:
+                self._closing.wait(wait)
+                wait = min(2 * wait, LONGEST_WAIT)
 
     def close(self, timeout: float) -> bool:
         """Send what is left, for `timeout` seconds at most; whether all was sent."""
@@ -122,11 +126,15 @@ class Sender(threading.Thread):
                 "tracking store %s does not take what is sent (%s); the search goes on, events are kept in %s "
                 "and sent later",
                 masked(self._uri),
-                masked(str(error)).splitlines()[0][:300],
+                _first_line(error),
                 self._spool.path,
             )
-        self.trouble = masked(str(error))
+        self.trouble = _first_line(error)
         return False
+
+
+def _first_line(error: Exception) -> str:
+    return (masked(str(error)).splitlines() or [type(error).__name__])[0][:300]
 
 
 def _probe(uri: str) -> None:

@@ -125,6 +125,7 @@ class TrackedRuns:
         self._store.log(slot, event.time_ms, metrics=metrics, step=len(self._tally.values[slot]))
 
     def _trial_ended(self, event: Event) -> None:
+        self._progress(event)
         slot, data, seen = self._child(event), event.data, self._tally.values[str(event.data["slot"])]
         params = readable_params(Refinement.model_validate(data["refinement"]), self._facts.timesteps)
         kind, reason = STATUS[data["state"]], data["reason"]
@@ -137,7 +138,6 @@ class TrackedRuns:
             tags["keystep.error"] = reason
         self._store.log(slot, event.time_ms, metrics=_cost(data), step=len(seen), params=params, tags=tags)
         self._store.end(slot, kind, event.time_ms)
-        self._progress(event)
         if seen:
             self._outcomes(slot)
 

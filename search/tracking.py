@@ -101,6 +101,8 @@ class Tracker:
         if self._spool is None or self._sender is None:
             return "off"
         uri, pending = masked(tracking_uri(self.spec)), self._spool.num_pending
+        if pending and not self._sender.is_alive():
+            return f"stopped; {pending} events are kept in {self._spool.path} and sent when the search starts again"
         if not self._sender.trouble:
             return uri if not pending else f"{uri}, {pending} events to send"
         return f"{uri} does not answer; {pending} events are kept and sent later"
