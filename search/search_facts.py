@@ -44,9 +44,15 @@ class Ended:
 
     slot: int
     refinement: Refinement
-    complete: bool
+    params: dict[str, Any]
+    state: str
     values: dict[int, float]
     estimate: Estimate | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether it saw all instances."""
+        return self.state == "complete"
 
 
 @dataclass
@@ -86,7 +92,7 @@ class Tally:
             values = self.values[str(data["slot"])]
             found = estimates(self.facts.validation, values).get("") if values else None
             refinement = Refinement.model_validate(data["refinement"])
-            self.ended.append(Ended(data["slot"], refinement, data["state"] == "complete", values, found))
+            self.ended.append(Ended(data["slot"], refinement, data["params"], data["state"], values, found))
             self.images.append(sum(len(trial.values) for trial in self.ended))
 
     @property
@@ -98,6 +104,11 @@ class Tally:
         """TIAM over all prompt sets of what a slot has seen."""
         values = self.values.get(slot)
         return estimates(self.facts.validation, values)[""] if values else None
+
+    def gsng_alone(self) -> Estimate | None:
+        """The best of GSNg without a refined step; None if it was not tried."""
+        found = [self.estimate(slot) for slot in self.values if slot.startswith(GSNG_ALONE)]
+        return max((each for each in found if each is not None), key=lambda each: each.mean, default=None)
 
     def best(self) -> list[Estimate]:
         """The best fully evaluated setting after every trial that ended, from the first complete one on."""
@@ -152,8 +163,3 @@ def curve_steps(points: Sequence[CurvePoint]) -> Mapping[int, int]:
     rounded: dict[int, int] = {point.step_index: round(point.timestep) for point in points}
     whole = len(set(rounded.values())) == len(rounded) and max(rounded.values(), default=0) > 1
     return rounded if whole else {step: step for step in rounded}
-
-
-def table_json(columns: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """A table as `mlflow.load_table` and MLflow's Evaluation tab read it."""
-    return {"columns": list(columns), "data": [list(row) for row in zip(*columns.values(), strict=True)]}

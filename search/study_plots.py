@@ -1,14 +1,40 @@
 """Optuna's own plots of a search's study, as a page that stands alone."""
 
 import warnings
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.distributions import BaseDistribution
+
+    from search.search_facts import Ended
 
 MIN_COMPLETE = 4  # below, importances say nothing
+
+
+def study_of(name: str, trials: "Sequence[Ended]", distributions: "Mapping[str, BaseDistribution]") -> "optuna.Study":
+    """A search's trials that ended as an Optuna study in memory, in the order they ended."""
+    import optuna
+
+    states = {"complete": optuna.trial.TrialState.COMPLETE, "pruned": optuna.trial.TrialState.PRUNED}
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(study_name=name, direction="maximize")
+    optuna.logging.set_verbosity(before)
+    for trial in trials:
+        if trial.estimate is not None and trial.state in states:
+            study.add_trial(
+                optuna.create_trial(
+                    state=states[trial.state],
+                    value=trial.estimate.mean,
+                    params=dict(trial.params),
+                    distributions={param: distributions[param] for param in trial.params},
+                )
+            )
+    return study
 
 
 def write_study_plots(study: "optuna.Study", path: Path) -> bool:

@@ -6,26 +6,22 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core.config import GSNg, Refinement
-from search import plots
 from search.mlflow_store import PARENT, MlflowStore
 from search.run_fields import (
     estimates,
     experiment_name,
     gsng_text,
-    metric_name,
     readable_params,
     short_name,
     tiam_metrics,
     trial_name,
 )
-from search.search_facts import GSNG_ALONE, UNREFINED, SearchFacts, Tally, curve_steps, table_json
+from search.search_facts import SearchFacts, Tally, curve_steps
 from search.spool import Event
-
-if TYPE_CHECKING:
-    from search.instances import Instance
+from search.tracked_figures import draw_search, outcome_table
 
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
@@ -102,15 +98,15 @@ class TrackedRuns:
         data, slot = event.data, event.data["slot"]
         num_steps = len(self._facts.timesteps)
         gsng = None if data["gsng"] is None else GSNg.model_validate(data["gsng"])
-        name = "baseline" if gsng is None else "baseline gsng"
+        name = "baseline" if gsng is None else f"baseline gsng {gsng_text(gsng, num_steps)}"
         self._store.open_child(slot, self._search_id, name, event.time_ms)
         found = self._estimates(slot)
         params = {"step_index": "none", "timestep": "none", "gsng": gsng_text(gsng, num_steps)}
         metrics = tiam_metrics(found) | _cost(data)
         self._store.log(slot, event.time_ms, metrics=metrics, step=len(self._tally.values[slot]), params=params)
         self._store.end(slot, "FINISHED", event.time_ms)
-        key = "baseline_tiam" if gsng is None else "baseline_gsng_tiam"
-        self._store.log(PARENT, event.time_ms, metrics={key: found[""].mean})
+        if gsng is None:
+            self._store.log(PARENT, event.time_ms, metrics={"baseline_tiam": found[""].mean})
         self._outcomes(slot)
 
     def _trial_started(self, event: Event) -> None:
@@ -169,10 +165,13 @@ class TrackedRuns:
         self._store.log(PARENT, event.time_ms, metrics=metrics | data["metrics"], tags=tags)
         saved, ended = {"evaluations_saved": tally.saved}, len(tally.ended)
         self._store.log(PARENT, event.time_ms, metrics=saved, step=ended + 1)
-        if data["outcomes"]:
-            self._store.table(PARENT, "outcomes.json", self._compared(data["outcomes"]))
+        held_out = {
+            name: {int(number): value for number, value in values.items()} for name, values in data["outcomes"].items()
+        }
+        if held_out and self._facts.held_out is not None:
+            self._store.table(PARENT, "outcomes.json", outcome_table(self._facts.held_out, held_out))
         with tempfile.TemporaryDirectory() as folder:
-            for path in self._figures(Path(folder), data):
+            for path in draw_search(tally, held_out, Path(folder)):
                 self._store.file(PARENT, path, "plots")
 
     def _closed(self, event: Event) -> None:
@@ -191,52 +190,8 @@ class TrackedRuns:
         return estimates(self._facts.validation, self._tally.values[slot])
 
     def _outcomes(self, slot: str) -> None:
-        values = self._tally.values[slot]
-        rows = [instance for instance in self._facts.validation.instances if instance.number in values]
-        table = _instance_columns(rows) | {"tiam": [values[instance.number] for instance in rows]}
-        self._store.table(slot, "outcomes.json", table_json(table))
-
-    def _compared(self, outcomes: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-        """The held-out part's table: a row a (prompt, seed), a column a setting."""
-        part = self._facts.held_out
-        assert part is not None
-        columns: dict[str, list] = _instance_columns(part.instances)
-        for name, values in outcomes.items():
-            columns[name] = [values.get(str(instance.number)) for instance in part.instances]
-        return table_json(columns)
-
-    def _figures(self, folder: Path, data: Mapping[str, Any]) -> list[Path]:
-        tally, name = self._tally, self._facts.spec.name
-        baseline = tally.estimate(UNREFINED)
-        made: list[Path] = []
-        if points := tally.curve():
-            figure = plots.tiam_by_timestep(
-                points, baseline, tally.estimate(GSNG_ALONE), title=f"{name}: TIAM by the step that is refined"
-            )
-            made.append(plots.save(figure, folder / "tiam_by_timestep.png"))
-        if best := tally.best():
-            images = tally.images[-len(best) :]
-            figure = plots.best_so_far(best, images, baseline, title=f"{name}: the best setting so far")
-            made.append(plots.save(figure, folder / "best_so_far.png"))
-        if data["outcomes"]:
-            part = self._facts.held_out
-            assert part is not None
-            sides = []
-            for side in ("baseline", "winner"):
-                values = {int(number): value for number, value in data["outcomes"][side].items()}
-                found = estimates(part, values)
-                sides.append({metric_name(key): value for key, value in found.items() if key})
-            figure = plots.sets_before_after(*sides, title=f"{name}: held-out prompts, before and after")
-            made.append(plots.save(figure, folder / "held_out.png"))
-        return made
-
-
-def _instance_columns(instances: "list[Instance] | tuple[Instance, ...]") -> dict[str, list]:
-    return {
-        "set": [instance.set_name for instance in instances],
-        "prompt": [instance.prompt.text for instance in instances],
-        "seed": [instance.seed for instance in instances],
-    }
+        table = outcome_table(self._facts.validation, {"tiam": self._tally.values[slot]})
+        self._store.table(slot, "outcomes.json", table)
 
 
 def _cost(data: Mapping[str, Any]) -> dict[str, float]:

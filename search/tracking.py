@@ -117,8 +117,9 @@ class Tracker:
         seconds: float = 0.0,
     ) -> None:
         """The unrefined model, or GSNg alone, on the validation instances: outcomes by instance number, and cost."""
-        slot = UNREFINED if gsng is None else GSNG_ALONE
-        data = _outcomes(values) | {"slot": slot, "gsng": None if gsng is None else gsng.model_dump(mode="json")}
+        plain = None if gsng is None else gsng.model_dump(mode="json")
+        slot = UNREFINED if plain is None else f"{GSNG_ALONE}-{sha256(repr(plain).encode()).hexdigest()[:6]}"
+        data = _outcomes(values) | {"slot": slot, "gsng": plain}
         self._tell(slot, "baseline", data | _cost(evaluations, evaluations_alone, seconds))
 
     def trial_started(self, slot: int, refinement: Refinement) -> None:
@@ -138,7 +139,12 @@ class Tracker:
         if record.values:
             self.block(record.slot, record.refinement, record.values, len(record.values))
         data = _setting(record.slot, record.refinement) | _outcomes(record.values)
-        data |= {"state": record.state, "reason": record.reason, "p_value": _p_value(record.reason)}
+        data |= {
+            "params": dict(record.params),
+            "state": record.state,
+            "reason": record.reason,
+            "p_value": _p_value(record.reason),
+        }
         data |= _cost(record.evaluations, record.evaluations_alone, record.seconds)
         self._tell(f"slot/{record.slot}/ended", "trial_ended", data)
 
