@@ -36,14 +36,14 @@ class MlflowServer:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=environment, cwd=self.folder, start_new_session=True
             )
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 500
         while True:
             try:
                 urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()
                 return self
             except OSError:
                 assert self.process.poll() is None, (self.folder / "server.log").read_text()
-                assert time.monotonic() < deadline, "the MLflow server did not start within five minutes"
+                assert time.monotonic() < deadline, "the MLflow server did not start in time"
                 time.sleep(0.2)
 
     def kill(self) -> None:

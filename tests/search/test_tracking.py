@@ -24,14 +24,16 @@ from tests.search.tracked_search import (
     runs_of,
 )
 
-PATIENCE = 60  # seconds for what is left to be sent; a busy machine is slow
+PATIENCE = 240  # seconds for what is left to be sent; a busy machine is slow
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = MlflowServer(tmp_path_factory.mktemp("server"), free_port()).start()
-    yield server
-    server.kill()
+    server = MlflowServer(tmp_path_factory.mktemp("server"), free_port())
+    try:
+        yield server.start()
+    finally:
+        server.kill()
 
 
 @pytest.fixture
