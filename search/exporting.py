@@ -36,6 +36,17 @@ def step_config(result: SearchResult, *, runner_up: bool = False, force: bool = 
     )
 
 
+def evidence_text(config: StepConfig) -> str:
+    """What was measured of an exported config, in a sentence."""
+    found = config.evidence
+    assert found is not None
+    before, after = found.tiam_before, found.tiam_after
+    return (
+        f"TIAM on held-out prompts {before.value:.3f} [{before.low:.3f}, {before.high:.3f}] unrefined, "
+        f"{after.value:.3f} [{after.low:.3f}, {after.high:.3f}] refined, p = {found.p_value:.2g} of no gain"
+    )
+
+
 def _confirmed(result: SearchResult, runner_up: bool) -> tuple[Confirmed, str]:
     if result.held_out is None:
         if result.chosen is not None and result.chosen.winner is None:

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+from rich.console import Console
+
 from evaluation.statistics import Comparison, Estimate
 from search.plots import CurvePoint
-from search.report_formats import Block, Command, Figure, Report, Section, Table
+from search.report_formats import Block, Command, Figure, Report, Section, Table, to_rich
 from search.result import SearchResult, SettingRow
 from search.selection import Confirmed
 from search.settings_text import setting_text
@@ -32,6 +34,11 @@ def report(result: SearchResult, *, figures: bool = True, shown: int | None = SH
         lead=_lead(result),
         sections=[section for section in sections if section.blocks],
     )
+
+
+def print_report(result: SearchResult, console: Console, *, shown: int | None = SHOWN) -> None:
+    """The report on a terminal, without its figures."""
+    console.print(to_rich(report(result, figures=False, shown=shown)))
 
 
 def curve(result: SearchResult) -> list[CurvePoint]:

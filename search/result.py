@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from search.ledger import TrialRecord
 
 SCHEMA_VERSION = 1
-SEARCHES, FILE_NAME = "searches", "result.json"
+FILE_NAME = "result.json"
 NUM_RESAMPLES = 1999  # of a trial's interval; the verdict on held-out prompts uses more
 
 State = Literal["complete", "pruned", "failed", "running"]
@@ -226,40 +226,32 @@ class SearchResult(BaseModel):
             ),
         )
 
-    def save(self) -> str:
-        """Write searches/<id>/result.json in the spec's storage; a reader sees the whole file or the one before.
+    @property
+    def significant(self) -> bool:
+        """Whether the winner is shown to be better than the unrefined model on held-out prompts."""
+        return self.held_out is not None and self.held_out.significant
 
-        Passwords in addresses are left out. Returns where it lies. Errors as `search.storage.Storage`'s.
+    def save(self, folder: Storage) -> None:
+        """Write result.json in the search's folder; a reader sees the whole file or the one before.
+
+        Passwords in addresses are left out. Errors as `search.storage.Storage`'s.
         """
-        storage, name = Storage(self.spec.storage.path), file_of(self.search_id)
-        storage.write(name, (self._without_secrets().model_dump_json(indent=1) + "\n").encode())
-        return f"{masked(storage.uri).rstrip('/')}/{name}"
-
-    def _without_secrets(self) -> "SearchResult":
-        tracking, storage = self.spec.tracking, self.spec.storage
-        if tracking.uri is not None and masked(tracking.uri) != tracking.uri:
-            tracking = tracking.model_copy(update={"uri": None})  # whoever exports has MLFLOW_TRACKING_URI
-        storage = storage.model_copy(update={"path": masked(storage.path)})
-        spec = self.spec.model_copy(update={"tracking": tracking, "storage": storage})
         trials = tuple(replace(trial, reason=masked(trial.reason)) for trial in self.trials)
-        return self.model_copy(update={"spec": spec, "trials": trials})
+        shown = self.model_copy(update={"spec": self.spec.without_secrets(), "trials": trials})
+        folder.write(FILE_NAME, (shown.model_dump_json(indent=1) + "\n").encode())
 
     @classmethod
-    def parse(cls, contents: bytes, source: str) -> "SearchResult":
-        """The value that `save` wrote.
+    def read(cls, folder: Storage, name: str = FILE_NAME) -> "SearchResult":
+        """The value that `save` wrote in a folder.
 
         Raises:
-            ValueError: it is not what this version writes; names `source` and the fields at fault.
+            FileNotFoundError: there is none.
+            ValueError: it is not what this version writes; names the file and the fields at fault.
         """
         try:
-            return cls.model_validate_json(contents)
+            return cls.model_validate_json(folder.read(name))
         except ValidationError as error:
             raise ValueError(
-                f"{source} is no search result of this version of keystep; run the search again, it computes nothing "
-                f"that is known:\n{mistakes(error)}"
+                f"{masked(folder.uri).rstrip('/')}/{name} is no search result of this version of keystep; run the "
+                f"search again, it computes nothing that is known:\n{mistakes(error)}"
             ) from None
-
-
-def file_of(search_id: str) -> str:
-    """Where a search's result lies in its storage."""
-    return f"{SEARCHES}/{search_id}/{FILE_NAME}"

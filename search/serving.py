@@ -1,5 +1,6 @@
 """A step config as an MLflow model: logged with the code it needs, registered, served by `mlflow models serve`."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from core.config import StepConfig
 from core.shapes.models import EMBEDDED
 from search.mlflow_store import ATTEMPT_TAG, SEARCH_TAG, MlflowStore
 from search.run_fields import experiment_name
-from search.secrets import masked
+from search.secrets import MASK, masked
 from search.spec import SearchSpec
 from search.tracking_uri import absolute_uri, tracking_uri
 
@@ -46,12 +47,14 @@ class Registered:
         name, version: of the registered model.
         alias: it was given; None if none.
         uri: that `mlflow models serve` and `mlflow.pyfunc.load_model` take.
+        store: MLFLOW_TRACKING_URI for them, passwords masked.
     """
 
     name: str
     version: int
     alias: str | None
     uri: str
+    store: str
 
 
 def register(
@@ -81,7 +84,7 @@ def register(
         ValueError: MLflow cannot be reached or refuses the name or alias; says what it said.
     """
     before = mlflow.get_tracking_uri()
-    store = absolute_uri(uri) if uri else tracking_uri(spec)
+    store = _store(spec, uri)
     tags = {SEARCH_TAG: spec.search_id}
     mlflow.set_tracking_uri(store)
     try:
@@ -109,7 +112,21 @@ def register(
     finally:
         mlflow.set_tracking_uri(before)
     version = int(made.version)
-    return Registered(name, version, alias, f"models:/{name}@{alias}" if alias else f"models:/{name}/{version}")
+    served = f"models:/{name}@{alias}" if alias else f"models:/{name}/{version}"
+    return Registered(name, version, alias, served, masked(store))
+
+
+def _store(spec: SearchSpec, uri: str | None) -> str:
+    if uri:
+        return absolute_uri(uri)
+    if MASK not in (spec.tracking.uri or ""):
+        return tracking_uri(spec)
+    if "MLFLOW_TRACKING_URI" in os.environ:
+        return absolute_uri(os.environ["MLFLOW_TRACKING_URI"])
+    raise ValueError(
+        f"the search was tracked in {spec.tracking.uri}, whose password is not kept: give the whole address with "
+        "--tracking-uri or in MLFLOW_TRACKING_URI"
+    )
 
 
 @contextmanager

@@ -2,11 +2,19 @@
 
 from pathlib import Path
 
-from search.result import FILE_NAME, SEARCHES, SearchResult, file_of
+from search.result import FILE_NAME, SearchResult
+from search.secrets import masked
 from search.spec import StorageSpec
 from search.storage import Storage
 
+SEARCHES = "searches"
 LEAST_PREFIX = 4  # characters of an id
+
+
+def search_folder(storage: str, search_id: str, *, read_only: bool = False) -> Storage:
+    """The folder of a search in the storage at a path or address. Errors as `search.storage.Storage`'s."""
+    address, mark, options = storage.partition("?") if "://" in storage else (storage, "", "")
+    return Storage(f"{address.rstrip('/')}/{SEARCHES}/{search_id}{mark}{options}", read_only=read_only)
 
 
 def load_result(search: str, storage: str | None = None) -> SearchResult:
@@ -25,42 +33,40 @@ def load_result(search: str, storage: str | None = None) -> SearchResult:
         return _read(Storage(folder or ".", read_only=True), name)
     if "://" in search or Path(search).is_dir():
         return _read(Storage(search, read_only=True), FILE_NAME)
-    place = Storage(storage or StorageSpec().path, read_only=True)
-    names = place.folders(SEARCHES)
+    root = storage or StorageSpec().path
+    names = Storage(root, read_only=True).folders(SEARCHES)
     ids = [name for name in names if name == search or (len(search) >= LEAST_PREFIX and name.startswith(search))]
     if len(ids) > 1:
-        raise ValueError(f"{search!r} begins the ids of several searches in {place.uri}: {', '.join(ids)}")
+        raise ValueError(f"{search!r} begins the ids of several searches in {masked(root)}: {', '.join(ids)}")
     if ids:
-        return _read(place, file_of(ids[0]))
-    found = _readable(place, names)
+        return _read(search_folder(root, ids[0], read_only=True), FILE_NAME)
+    found = _readable(root, names)
     named = [result for result in found.values() if result.spec.name == search]
     if named:
         return max(named, key=lambda result: result.updated)
     there = "; ".join(f"{name} ({result.spec.name}, {result.status})" for name, result in found.items())
     raise ValueError(
-        f"no search called {search!r} in {place.uri} (there: {there or 'none'}). Give its id, its name, its folder, or "
-        "its storage with --storage"
+        f"no search called {search!r} in {masked(root)} (there: {there or 'none'}). Give its id, its name, its folder, "
+        "or its storage with --storage"
     )
 
 
-def _readable(place: Storage, names: list[str]) -> dict[str, SearchResult]:
+def _readable(root: str, names: list[str]) -> dict[str, SearchResult]:
     """The results there are, by id, without searches still at their baseline or of another version."""
     found = {}
     for name in names:
         try:
-            found[name] = _read(place, file_of(name))
+            found[name] = _read(search_folder(root, name, read_only=True), FILE_NAME)
         except ValueError:
             continue
     return found
 
 
-def _read(place: Storage, name: str) -> SearchResult:
-    source = f"{place.uri.rstrip('/')}/{name}"
+def _read(folder: Storage, name: str) -> SearchResult:
     try:
-        contents = place.read(name)
+        return SearchResult.read(folder, name)
     except FileNotFoundError:
         raise ValueError(
-            f"{source} does not exist: no search has got so far there. Run keystep search, or give the search's own "
-            "folder, under searches/ in its storage"
+            f"{masked(folder.uri).rstrip('/')}/{name} does not exist: no search has got so far there. Run keystep "
+            "search, or give the search's own folder, under searches/ in its storage"
         ) from None
-    return SearchResult.parse(contents, source)

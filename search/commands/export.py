@@ -46,31 +46,27 @@ def export(
         raise ValueError(f"--out is a .json file, got {out}")
     if alias is not None and register is None:
         raise ValueError("--alias names a version of a registered model: give --register NAME too")
-    from search.exporting import step_config
+    from search.exporting import evidence_text, step_config
     from search.settings_text import setting_text
     from search.stored_searches import load_result
 
     result = load_result(search, storage)
     config = step_config(result, runner_up=runner_up, force=force)
     config.save(out)
-    console = Console()
-    console.print(f"{setting_text(config.refinement, result.timesteps)} -> {out}", highlight=False, soft_wrap=True)
-    assert result.held_out is not None
-    if not result.held_out.significant:
-        console.print(result.held_out.summary, style="yellow", highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True)
+    setting, evidence = setting_text(config.refinement, result.timesteps), evidence_text(config)
+    console.print(f"{setting}\n{evidence}\n-> {out}", markup=False)
     if register is None:
         return
     from search.serving import register as register_model
 
-    registered = register_model(
-        config,
-        register,
-        result.spec,
-        alias=alias,
-        uri=tracking_uri,
-        description=f"{setting_text(config.refinement, result.timesteps)}. {result.held_out.summary}",
+    made = register_model(
+        config, register, result.spec, alias=alias, uri=tracking_uri, description=f"{setting}. {evidence}"
     )
-    console.print(f"version {registered.version} of {registered.name}", highlight=False, soft_wrap=True)
+    console.print(f"-> {made.name}, version {made.version}", markup=False)
     console.print(
-        f"Serve it: mlflow models serve -m {registered.uri} --env-manager local", highlight=False, soft_wrap=True
+        f"Serve it:\n  MLFLOW_TRACKING_URI='{made.store}' mlflow models serve -m '{made.uri}' --env-manager local\n"
+        "Ask it:\n  curl http://127.0.0.1:5000/invocations -H 'Content-Type: application/json' -d "
+        """'{"inputs": [{"prompt": "a cat and a dog", "entities": "cat, dog", "seed": 0}]}'""",
+        markup=False,
     )

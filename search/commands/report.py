@@ -29,15 +29,16 @@ def report(
     keystep report shapes-sd --out report.html
     ```
     """
+    from search.report import print_report
     from search.report import report as make_report
-    from search.report_formats import SUFFIXES, to_rich, write_report
+    from search.report_formats import SUFFIXES, write_report
     from search.stored_searches import load_result
 
     if out is not None and out.suffix not in SUFFIXES:
         raise ValueError(f"--out is a file that ends in {' or '.join(SUFFIXES)}, got {out}")
     result = load_result(search, storage)
     console = Console()
-    console.print(to_rich(make_report(result, figures=False, shown=settings)))
+    print_report(result, console, shown=settings)
     if out is not None:
         for path in write_report(make_report(result, shown=settings), out):
             console.print(f"-> {path}", highlight=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from search.instances import Instance, Part, make_part
 from search.result import Chosen, PartRecord, SearchResult, setting_row
 from search.selection import Measured, select, verdict
 from search.spec import ModelSpec, PromptsSpec, SearchSpec, StorageSpec, TrackingSpec
+from search.stored_searches import search_folder
 
 TIMESTEPS = tuple(float(951 - 50 * step) for step in range(20))
 WINNER = Refinement(iterref=IterRef(step_index=3, iterations=10))
@@ -90,5 +91,5 @@ def stored(folder, **changes) -> SearchResult:
     )
     kept: dict[str, Any] = {"spec": spec(storage=StorageSpec(path=str(folder)), tracking=tracked)}
     result = finished(**(kept | changes))
-    result.save()
+    result.save(search_folder(str(folder), result.search_id))
     return result

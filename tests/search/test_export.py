@@ -1,14 +1,16 @@
 """`keystep export` of a search laid down by hand, and the result file it reads."""
 
+from dataclasses import replace
+
 import pytest
 from typer.testing import CliRunner
 
-from core.config import StepConfig
+from core.config import GSNg, Refinement, StepConfig
 from search.cli import build_app
 from search.exporting import step_config
 from search.result import setting_row
 from search.spec import StorageSpec, TrackingSpec
-from search.stored_searches import load_result
+from search.stored_searches import load_result, search_folder
 from tests.search.found_search import PRUNED, RUNNER_UP, WINNER, finished, part, spec, stored
 
 
@@ -79,7 +81,7 @@ def test_no_gain_exports_nothing_unless_forced(tmp_path):
     assert "found no significant gain, and nothing was exported" in refused.stderr
     assert "difference +0.000" in refused.stderr and "--force" in refused.stderr and "Traceback" not in refused.stderr
     forced = run("export", "tried", "--storage", tmp_path, "--out", out, "--force")
-    assert forced.exit_code == 0 and "not shown to be better" in forced.stdout
+    assert forced.exit_code == 0 and "p = 1 of no gain" in forced.stdout
     config = StepConfig.load(out)
     assert config.evidence is not None and config.evidence.p_value == 1.0
 
@@ -100,13 +102,25 @@ def test_a_complete_row_needs_every_outcome():
         setting_row(validation, PRUNED, {0: 1.0})
 
 
-def test_no_password_is_written(tmp_path):
+def test_no_password_is_written(tmp_path, monkeypatch):
     path = str(tmp_path)
     secret = spec(storage=StorageSpec(path=path), tracking=TrackingSpec(uri="postgresql://me:hunter2@db/mlflow"))
     failed = setting_row(part("validation"), PRUNED, {}, slot=3, state="failed", reason="no http://me:hunter2@hub/x")
     saved = finished(spec=secret, trials=(failed,))
-    saved.save()
+    saved.save(search_folder(path, saved.search_id))
     contents = (tmp_path / "searches" / "0123456789ab" / "result.json").read_text()
     assert "hunter2" not in contents
     read = load_result("tried", path)
-    assert read.spec.tracking.uri is None and read.trials[0].reason == "no http://***@hub/x"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    refused = run("export", "tried", "--storage", path, "--out", tmp_path / "step.json", "--register", "shapes")
+    assert refused.exit_code == 2 and "give the whole address with --tracking-uri" in refused.stderr
+    assert read.spec.tracking.uri == "postgresql://***@db/mlflow" and read.trials[0].reason == "no http://***@hub/x"
+
+
+def test_guidance_alone_is_exported_without_a_timestep():
+    result = finished()
+    assert result.held_out is not None
+    guided = replace(result.held_out.winner.measured, refinement=Refinement(gsng=GSNg()))
+    held_out = replace(result.held_out, winner=replace(result.held_out.winner, measured=guided))
+    config = step_config(finished(held_out=held_out))
+    assert config.timestep is None and config.refinement.gsng == GSNg()

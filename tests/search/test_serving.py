@@ -42,7 +42,7 @@ def registered(tmp_path_factory):
         env={"COLUMNS": "220"},
     )
     assert result.exit_code == 0, result.stderr
-    assert "mlflow models serve -m models:/shapes@production --env-manager local" in result.stdout
+    assert "mlflow models serve -m 'models:/shapes@production' --env-manager local" in result.stdout
     return folder
 
 
@@ -50,7 +50,7 @@ def test_the_version_tells_where_it_comes_from_and_holds_no_pickle(registered):
     uri = f"sqlite:///{registered}/mlflow.db"
     search_id = load_result("tried", str(registered)).spec.search_id
     version = mlflow.MlflowClient(uri, uri).get_model_version_by_alias("shapes", "production")
-    assert version.tags["keystep.search_id"] == search_id and "better than the unrefined" in str(version.description)
+    assert version.tags["keystep.search_id"] == search_id and "p = 0.00049" in str(version.description)
     files = [path for path in (registered / "artifacts").rglob("*") if path.is_file()]
     names = {path.name for path in files}
     assert {"MLmodel", "step_model.py", "step_config.json", "keystep.py"} <= names
