@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna import Study
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
@@ -90,8 +91,8 @@ class PairedPruner(BasePruner):
             if not all(number in own and number in outcomes for number in numbers):
                 break
             seen.append(numbers)
-        candidate = np.array([np.mean([own[number] for number in numbers]) for numbers in seen])
-        against = np.array([np.mean([outcomes[number] for number in numbers]) for numbers in seen])
+        candidate = _means(own, seen)
+        against = _means(outcomes, seen)
         return Verdict(
             p=anytime_p(candidate - against),
             rival=rival,
@@ -106,3 +107,7 @@ class PairedPruner(BasePruner):
             if trial.value is not None and trial.value > best:
                 rival, best, outcomes = trial.number, trial.value, trial.intermediate_values
         return rival, outcomes
+
+
+def _means(values: Mapping[int, float], prompts: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    return np.array([sum(values[number] for number in numbers) / len(numbers) for numbers in prompts])

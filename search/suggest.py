@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from search.proposals import Proposals, make_sampler
 from search.pruning import PRUNERS, PruningTask
 from search.space import Space
 from search.spec import SearchSpec
+from search.study import study_name
 
 METRIC = "tiam"
 FAILED_IN_A_ROW = 3  # trials: not the setting is at fault then
@@ -78,6 +80,7 @@ class KeystepSearch(OptunaSearch):
         self._errors: dict[str, str] = {}
         self._row: list[str] = []
         self._over = False
+        self.trouble: OSError | None = None
         self._began = time.monotonic()
         self.distributions = space.distributions()
         super().__init__(
@@ -85,7 +88,7 @@ class KeystepSearch(OptunaSearch):
             metric=METRIC,
             mode="max",
             sampler=make_sampler(self._settings.sampler, self._settings.seed),
-            study_name=f"keystep-{spec.search_id}",
+            study_name=study_name(spec.search_id),
             storage=storage,
         )
         if self._ot_study is None:  # a space of a single setting has nothing to draw
@@ -123,9 +126,11 @@ class KeystepSearch(OptunaSearch):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The slot and its refinement, as the trainable's config; None while too little is known; or FINISHED."""
-        if self.outage is not None:
+        if self.outage is not None or self.trouble is not None:
             return Searcher.FINISHED
-        slot = self._resumed.pop(0) if self._resumed else self._begin()
+        slot: int | str | None = Searcher.FINISHED
+        with self._noting_trouble():
+            slot = self._resumed.pop(0) if self._resumed else self._begin()
         if not isinstance(slot, int):
             return slot
         self._trial_slots[trial_id] = slot
@@ -165,8 +170,12 @@ class KeystepSearch(OptunaSearch):
             last: the trial is over; a pruned one has had its result taken in, a complete one is not asked about.
         """
         slot = self._trial_slots[trial_id]
-        if slot in self._stopped:
-            return True
+        with self._noting_trouble():
+            if self.trouble is None and slot not in self._stopped:
+                self._see(slot, result, last)
+        return slot in self._stopped or self.trouble is not None
+
+    def _see(self, slot: int, result: Mapping[str, Any], last: bool) -> None:
         self._row.clear()
         self._tell_failures()
         outcomes = outcomes_of(result)
@@ -175,7 +184,6 @@ class KeystepSearch(OptunaSearch):
         reason = self._watches[slot].see(outcomes, ask=not last)
         if reason is not None:
             self._stopped[slot] = reason
-        return reason is not None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: `search.ask_pruner` hands over every result, before the decision on it."""
@@ -183,21 +191,30 @@ class KeystepSearch(OptunaSearch):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the study; a trial that was only interrupted is left as it is, for the next run."""
         slot = self._trial_slots[trial_id]
+        if self.trouble is not None:
+            return
         assert not self._has_ended(slot), f"trial {trial_id} ends twice"
         if error:
             self._row.append(self._failed.setdefault(slot, self._errors.get(trial_id, "its worker died")))
             return
-        if slot in self._stopped:
-            self._end(slot, "pruned", self._stopped.pop(slot))
-        elif len(self.ledger.trial(slot).intermediate_values) == len(self._part.instances):
-            self._end(slot, "complete")
+        with self._noting_trouble():
+            if slot in self._stopped:
+                self._end(slot, "pruned", self._stopped.pop(slot))
+            elif len(self.ledger.trial(slot).intermediate_values) == len(self._part.instances):
+                self._end(slot, "complete")
 
     def note_error(self, trial_id: str, error: str) -> None:
         """What a trial failed with last; its reason, if it is not tried again."""
         self._errors[trial_id] = error
 
     def finish(self) -> bool:
-        """Tell what is left to tell, when Ray Tune is through; False if the search was stopped before its end."""
+        """Tell what is left to tell, when Ray Tune is through; False if the search was stopped before its end.
+
+        Raises:
+            OSError: the study could not be written any more, which Ray Tune would have taken for a trial's failure.
+        """
+        if self.trouble is not None:
+            raise self.trouble
         if not self._over or not all(self._has_ended(slot) for slot in range(len(self.ledger))):
             return False
         self._tell_failures()
@@ -209,6 +226,18 @@ class KeystepSearch(OptunaSearch):
 
     def restore(self, checkpoint_path: str) -> None:
         self._trial_slots = json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))
+
+    @contextmanager
+    def _noting_trouble(self) -> Iterator[None]:
+        """No room for the study, or no way to it: the search stops at once, and nothing more is told."""
+        try:
+            yield
+        except OSError as error:
+            self.trouble = OSError(
+                error.errno,
+                f"the study of the search can no longer be written ({error.strerror or error}): free some room or make "
+                f"{self._spec.storage.path} writable, and run the same command again: it goes on where it stopped",
+            )
 
     def _tell_failures(self) -> None:
         for slot in sorted(self._failed):

@@ -29,13 +29,13 @@ def make_spec(storage: Path, **sections: Any) -> SearchSpec:
         },
         "prompts": {
             "sets": ["shapes_two", "shapes_two_colored"],
-            "validation": 8,
+            "validation": 16,
             "held_out": 2,
-            "seeds": [0, 1],
+            "seeds": [0],
             "held_out_seeds": [0],
         },
         "space": {"gsng": ["off", "on"]},
-        "search": {"trials": 12, "min_prompts": 4, "block_prompts": 2, "lookahead": 3},
+        "search": {"trials": 12, "min_prompts": 4, "block_prompts": 4, "lookahead": 3},
         "resources": {"cpus": 0.25, "workers": 2},
         "storage": {"path": str(storage)},
     }
@@ -78,7 +78,8 @@ def study_folder(spec: SearchSpec) -> Path:
 def told(spec: SearchSpec) -> dict[int, list[int]]:
     """Trial to the states that it was told, each time that it was, from the journal itself."""
     states: dict[int, list[int]] = {}
-    for line in (study_folder(spec) / "study.log").read_text().splitlines():
+    text = (study_folder(spec) / "study.log").read_text()
+    for line in text[: text.rfind("\n") + 1].splitlines():  # the last may be cut off
         log = json.loads(line)
         if log["op_code"] == 6:  # a trial's state
             states.setdefault(log["trial_id"], []).append(log["state"])

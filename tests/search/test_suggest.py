@@ -1,6 +1,7 @@
 """The searcher on a real Optuna study, driven by hand in many orders of events. No Ray process runs here."""
 
 import json
+import resource
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from optuna.trial import TrialState
 
 from search.journal import open_journal
 from search.pruning import PRUNERS
+from search.study import read_study
 from search.suggest import prompt_numbers
 from tests.search.by_hand import Stopped, drive
 from tests.search.small_search import make_spec, study_folder, summary, surroundings, told, winner
@@ -117,24 +119,24 @@ def test_when_all_fails_nothing_is_told_and_it_goes_on_later(tmp_path: Path):
 def test_reported_values_are_outcomes_at_instance_numbers(tmp_path: Path):
     spec = make_spec(tmp_path)
     records = drive(spec)
-    with open_journal(spec.storage.path, spec.search_id) as (storage, _):
-        study = optuna.load_study(study_name=f"keystep-{spec.search_id}", storage=storage)
-        for record, trial in zip(records, study.trials, strict=True):
-            expected = {
-                number: outcome(record.refinement.model_dump(mode="json"), number)
-                for number in range(len(record.values))
-            }
-            assert trial.intermediate_values == expected
-            assert trial.state == {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}[record.state]
+    for record, trial in zip(records, read_study(spec.storage.path, spec.search_id).trials, strict=True):
+        expected = {
+            number: outcome(record.refinement.model_dump(mode="json"), number) for number in range(len(record.values))
+        }
+        assert trial.intermediate_values == expected
+        assert trial.state == {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}[record.state]
 
 
-def test_one_search_has_one_driver(tmp_path: Path):
-    with (
-        open_journal(str(tmp_path), "0123"),
-        pytest.raises(ValueError, match="already running as process"),
-        open_journal(str(tmp_path), "0123"),
-    ):
-        pass
+def test_a_study_can_be_read_while_the_search_runs_and_only_then(tmp_path: Path):
+    spec = make_spec(tmp_path)
+    with pytest.raises(ValueError, match="has no trials yet"):
+        read_study(spec.storage.path, spec.search_id)
+    with pytest.raises(Stopped):
+        drive(spec, events=9)
+    with open_journal(spec.storage.path, spec.search_id):
+        study = read_study(spec.storage.path, spec.search_id)
+        assert study.study_name == f"keystep-{spec.search_id}"
+        assert study.get_trials(states=(TrialState.COMPLETE,))
 
 
 def test_a_line_cut_off_by_a_kill_is_dropped(tmp_path: Path):
@@ -161,10 +163,26 @@ def test_gpu_hours_end_the_asking_and_more_of_them_go_on(tmp_path: Path):
 
 
 def test_prompts_are_whole_and_in_block_order(tmp_path: Path):
-    spec = make_spec(tmp_path)
+    spec = make_spec(tmp_path, prompts={"validation": 8, "seeds": [0, 1]}, search={"block_prompts": 2})
     _, part, _ = surroundings(spec)
     numbers = prompt_numbers(part)
     assert sorted(number for group in numbers for number in group) == list(range(32))
     for group in numbers:
         texts = {(part.instances[n].set_name, part.instances[n].prompt.text) for n in group}
         assert len(texts) == 1 and len(group) == 2
+
+
+def test_no_room_for_the_study_stops_the_search_and_it_goes_on_later(tmp_path: Path):
+    spec, whole = make_spec(tmp_path / "cut"), make_spec(tmp_path / "whole")
+    expected = drive(whole)
+    size = (study_folder(whole) / "study.log").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, hard))
+    try:
+        with pytest.raises(OSError, match=r"no longer be written \(File too large\).* run the same command again"):
+            drive(spec, workers=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert 0 < len(told(spec)) < 12
+    assert summary(drive(spec, order=1)) == summary(expected)
+    assert all(len(states) == 1 for states in told(spec).values())
