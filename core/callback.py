@@ -15,7 +15,7 @@ from core.backbones.conditioning import Conditioning
 from core.config import StepConfig
 from core.prompts import Prompt
 from core.sampling import image_tokens, noise_dtype
-from core.schedulers import scale_model_input, set_schedule
+from core.schedulers import from_pipeline_start, scale_model_input, set_schedule, to_pipeline_start
 from core.step_refiner import StepRefiner, StepTrace
 
 Generators = torch.Generator | list[torch.Generator] | None
@@ -149,15 +149,16 @@ class StepRefinement(PipelineCallback):
         shape = (len(conditioning), *backbone.latent_shape(sampler.height, sampler.width))
         device = backbone.pipe._execution_device
         noise = randn_tensor(shape, generator=generator, device=device, dtype=noise_dtype(backbone))
-        # Pipelines scale the latents they are given by this, if their scheduler has it.
-        sigma = getattr(refiner.scheduler, "init_noise_sigma", 1.0)
-        refined = refiner.refine(noise * sigma, 0, conditioning, self.step_config.refinement)
-        timestep = refiner.scheduler.timesteps[0]
-        expected = scale_model_input(copy.copy(refiner.scheduler), refined.latents, timestep)
+        scheduler = refiner.scheduler
+        latents = from_pipeline_start(scheduler, noise)
+        refined = refiner.refine(latents, 0, conditioning, self.step_config.refinement)
+        start = to_pipeline_start(scheduler, refined.latents)
+        latents = from_pipeline_start(scheduler, start)
+        expected = scale_model_input(copy.copy(scheduler), latents, scheduler.timesteps[0])
         if self._started is not None:
             self._started.forget()
         self._started = _Started(_called_denoiser(backbone.pipe), expected, refined.traces)
-        return refined.latents / sigma
+        return start
 
     def _begin(self, pipe: Any, latents: Tensor, prompt_embeds: Tensor) -> None:
         """Checks the call that has just made its first step, and prepares for the others."""

@@ -19,10 +19,12 @@ from core.config import Refinement, SamplerConfig
 from core.points import Point
 from core.schedulers import (
     denoised,
+    from_pipeline_start,
     make_scheduler,
     read_memory,
     scale_model_input,
     schedule_id,
+    to_pipeline_start,
     write_memory,
 )
 from core.step_refiner import Refined, StepRefiner, StepTrace
@@ -109,9 +111,8 @@ class Sampler:
             raise ValueError("start needs at least one seed, got none")
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         noise = [torch.randn((1, *self.latent_shape), generator=g, dtype=self.dtype) for g in generators]
-        sigma = getattr(self._scheduler, "init_noise_sigma", 1.0)
         return Point(
-            latents=torch.cat(noise).to(self.device) * sigma,
+            latents=from_pipeline_start(self._scheduler, torch.cat(noise).to(self.device)),
             step_index=0,
             noise_streams=_states(generators),
             schedule=self.schedule,
@@ -198,6 +199,9 @@ class Sampler:
                     skip_iterref=point.iterref_done,
                 )
             latents = refined.latents
+            if step_index == 0 and refinement is not None and self.refiner.acts_at(0, refinement):
+                # Rounded as in a pipeline, which is given them divided: its images are these to the last bit.
+                latents = from_pipeline_start(scheduler, to_pipeline_start(scheduler, latents))
             before = point
             with torch.no_grad():
                 model_input = scale_model_input(scheduler, latents, timestep)

@@ -61,6 +61,16 @@ def set_schedule(scheduler: Any, num_steps: int, *, image_tokens: int, device: t
     scheduler.set_timesteps(num_steps, device=device, **shift)
 
 
+def to_pipeline_start(scheduler: Any, latents: Tensor) -> Tensor:
+    """What a stock pipeline has to be given as `latents` to start from these: it multiplies them by a sigma."""
+    return latents / getattr(scheduler, "init_noise_sigma", 1.0)
+
+
+def from_pipeline_start(scheduler: Any, start: Tensor) -> Tensor:
+    """What a stock pipeline starts from, given `start` (or having drawn it)."""
+    return start * getattr(scheduler, "init_noise_sigma", 1.0)
+
+
 def dynamic_shift(config: Mapping[str, Any], image_tokens: int) -> float:
     """`mu` of resolution-dependent shifting: linear in the number of image tokens (Esser et al., 2403.03206).
 

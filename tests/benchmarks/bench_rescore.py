@@ -1,6 +1,6 @@
 """Re-score cached detections at another threshold: time and peak memory for 1,000 and for 10,000 images.
 
-    python -m tests.benchmarks.bench_rescore [--images 10000] [--size 512]
+    python -m tests.benchmarks.bench_rescore [--images 10000] [--size 512] [--save]
 
 Detections are random ellipses, five an image, written through the cache as a detector's are. Each count is
 re-scored in a fresh process, once timed and once with memory traced (all of Python's and numpy's), with a
@@ -9,12 +9,15 @@ picture is opened and no detector is run. The cache's index is one short entry a
 """
 
 import argparse
+import datetime
 import multiprocessing
+import os
 import platform
 import sys
 import tempfile
 import time
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -25,6 +28,7 @@ from evaluation.detections import Instance, measure
 from evaluation.masks import mask_box
 from evaluation.tiam import TiamSettings, score_detections
 
+REPORTS = Path(__file__).parent / "reports"
 NOUNS = ["cat", "dog", "bird", "bench", "car"]
 COLORS = ["red", "green", "blue", "purple"]
 
@@ -65,11 +69,12 @@ def rescore(folder: str, count: int) -> float:
     return shown / count
 
 
-def worker(folder: str, count: int, answer: "multiprocessing.Queue[tuple[float, float, float]]") -> None:
-    """Answers seconds, then the peak of traced memory in MiB without and with the cache's index."""
-    start = time.perf_counter()
+def worker(folder: str, count: int, answer: "multiprocessing.Queue[tuple[float, float, float, float]]") -> None:
+    """Answers seconds of the clock and of the CPU, and the peak of traced memory in MiB without and with the
+    cache's index."""
+    start, busy = time.perf_counter(), time.process_time()
     rescore(folder, count)
-    seconds = time.perf_counter() - start
+    seconds, busy = time.perf_counter() - start, time.process_time() - busy
     tracemalloc.start()
     cache = DetectionCache(folder, "bench")
     index, _ = tracemalloc.get_traced_memory()
@@ -77,28 +82,48 @@ def worker(folder: str, count: int, answer: "multiprocessing.Queue[tuple[float, 
     tracemalloc.reset_peak()
     rescore(folder, count)
     _, peak = tracemalloc.get_traced_memory()
-    answer.put((seconds, (peak - index) / 2**20, peak / 2**20))
+    answer.put((seconds, busy, (peak - index) / 2**20, peak / 2**20))
+
+
+def measured(count: int, size: int) -> str:
+    """A row of the table."""
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        fill(folder, count, size)
+        answer = context.Queue()
+        process = context.Process(target=worker, args=(folder, count, answer))
+        process.start()
+        seconds, busy, peak, whole = answer.get()
+        process.join()
+    return f"| {count:,} | {seconds:.2f} | {busy:.2f} | {1e3 * busy / count:.3f} | {whole:.2f} | {peak:.2f} |"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print the table, and save it if asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--save", action="store_true", help=f"write the report to {REPORTS.name}/ too")
     arguments = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
-    print(f"python {platform.python_version()}, numpy {np.__version__}, {platform.machine()}, {sys.platform}")
-    for count in (arguments.images // 10, arguments.images):
-        with tempfile.TemporaryDirectory() as folder:
-            fill(folder, count, arguments.size)
-            answer = context.Queue()
-            process = context.Process(target=worker, args=(folder, count, answer))
-            process.start()
-            seconds, peak, whole = answer.get()
-            process.join()
-        print(
-            f"{count:>7,} images of {arguments.size} px, 5 instances each: {seconds:6.2f} s, "
-            f"{1e3 * seconds / count:.3f} ms an image, peak memory {whole:.2f} MiB, {peak:.2f} without the index"
-        )
+    hardware = f"cpu-{platform.machine()}-{os.cpu_count()}-cores"
+    lines = [
+        f"# Re-scoring cached detections, {hardware}, {datetime.date.today()}",
+        "",
+        f"`{' '.join(['python -m tests.benchmarks.bench_rescore', *sys.argv[1:]])}`; python "
+        f"{platform.python_version()}, numpy {np.__version__}, {sys.platform}, load {os.getloadavg()[0]:.0f} when it "
+        f"began. Images of {arguments.size} px with 5 instances each, one process; aim: 10,000 in less than 10 s, "
+        "memory flat. Peak memory: what Python and numpy allocate (tracemalloc), with the cache's index and without.",
+        "",
+        "| images | seconds of the clock | of the CPU | ms of the CPU an image | peak, MiB | without the index, MiB |",
+        "|---:|---:|---:|---:|---:|---:|",
+        *(measured(count, arguments.size) for count in (arguments.images // 10, arguments.images)),
+    ]
+    text = "\n".join(lines)
+    print(text)
+    if arguments.save:
+        path = REPORTS / f"rescoring_{hardware}_{datetime.date.today()}.md"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 
 from core.backbones.base import Backbone
 from core.backbones.registry import backbone_for
 from core.config import AttentionChoice, IterRef, LossWeights, Refinement, SamplerConfig
+from core.generation import load_pipeline
 from core.prompts import Prompt
 from core.sampling import Sampler
 from core.shapes.models import resolve_model
@@ -53,7 +53,7 @@ class Bench:
 
     def __init__(self, folder: str, attention: AttentionChoice, sampler: SamplerConfig) -> None:
         started = time.perf_counter()
-        self.pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+        self.pipe = load_pipeline(folder)
         print(f"{folder} loaded in {time.perf_counter() - started:.1f} s")
         self.backbone: Backbone = backbone_for(self.pipe, attention)
         self.sampler = Sampler(self.backbone, sampler)

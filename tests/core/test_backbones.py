@@ -1,5 +1,6 @@
 """What every backbone owes, on tiny models of the real architectures."""
 
+import inspect
 from functools import lru_cache
 
 import numpy as np
@@ -9,20 +10,28 @@ from diffusers import UNet2DConditionModel
 
 from core.backbones import BACKBONES, Backbone, Conditioning, MMDiTBackbone, UNetBackbone, backbone_for
 from core.config import AttentionChoice
+from core.generation import load_pipeline
 from core.prompts import Entity, Prompt
 from tests.tiny_models import TINY_MODELS, tiny_sd, tiny_sd2, tiny_sd3, tiny_sdxl, tiny_vae
 
 TWO = Prompt("a red circle and a blue star", (Entity("circle", "red"), Entity("star", "blue")))
 ONE = Prompt("a skateboard", (Entity("skateboard"),))
-SIZE = (128, 192)
+EMBEDDED = ("keystep/shapes-sd", "keystep/shapes-sd3")
 T5_LENGTH = 24
 
-every_model = pytest.mark.parametrize("name", TINY_MODELS)
+MODELS = [*TINY_MODELS, *EMBEDDED]
+
+every_model = pytest.mark.parametrize("name", MODELS)
 
 
-@lru_cache(maxsize=len(TINY_MODELS))
+@lru_cache(maxsize=len(MODELS))
 def backbone_of(name: str) -> Backbone:
-    return backbone_for(TINY_MODELS[name]())
+    return backbone_for(TINY_MODELS[name]() if name in TINY_MODELS else load_pipeline(name))
+
+
+def size_of(backbone: Backbone) -> tuple[int, int]:
+    """Height and width in px: not square, and what the embedded models can draw."""
+    return (64, 48) if backbone.pipe.vae_scale_factor == 4 else (128, 192)
 
 
 def encode(backbone: Backbone, prompts: list[Prompt], negative_prompt: str = "") -> Conditioning:
@@ -31,7 +40,7 @@ def encode(backbone: Backbone, prompts: list[Prompt], negative_prompt: str = "")
 
 
 def noise(backbone: Backbone, batch: int = 2, seed: int = 0) -> torch.Tensor:
-    shape = backbone.latent_shape(*SIZE)
+    shape = backbone.latent_shape(*size_of(backbone))
     return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -78,24 +87,35 @@ def test_a_loop_over_noise_pred_and_decode_is_the_stock_pipeline(name: str, guid
     backbone = backbone_of(name)
     pipe, steps = backbone.pipe, 4
     start = noise(backbone, batch=1)
-    arguments = dict(height=SIZE[0], width=SIZE[1], num_inference_steps=steps, guidance_scale=guidance_scale)
+    height, width = size_of(backbone)
+    arguments = dict(height=height, width=width, num_inference_steps=steps, guidance_scale=guidance_scale)
     arguments |= stock_arguments(backbone)
-    expected = pipe(TWO.text, latents=start.clone(), output_type="latent", **arguments).images
-    expected_image = pipe(TWO.text, latents=start.clone(), output_type="pil", **arguments).images[0]
+    expected, pictures = (
+        pipe(
+            TWO.text,
+            latents=start.clone(),
+            generator=torch.Generator().manual_seed(0),
+            output_type=output_type,
+            **arguments,
+        ).images
+        for output_type in ("latent", "pil")
+    )
 
     conditioning = encode(backbone, [TWO])
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
     scheduler.set_timesteps(steps)
     latents = start * getattr(scheduler, "init_noise_sigma", 1.0)
+    generator = torch.Generator().manual_seed(0)
+    drawn = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
     for timestep in scheduler.timesteps:
         scale = getattr(scheduler, "scale_model_input", lambda sample, _: sample)
         prediction = backbone.noise_pred(scale(latents, timestep), timestep, conditioning, guidance_scale)
-        latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+        latents = scheduler.step(prediction, timestep, latents, return_dict=False, **drawn)[0]
     torch.testing.assert_close(latents, expected, atol=1e-4, rtol=0)
 
     image = backbone.decode(expected)[0]
-    assert image.size == (SIZE[1], SIZE[0])
-    np.testing.assert_array_equal(np.asarray(image), np.asarray(expected_image))
+    assert image.size == (width, height)
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(pictures[0]))
 
 
 @every_model
@@ -165,9 +185,10 @@ def test_another_number_of_prompts_than_latents_is_an_error(name: str) -> None:
 def test_image_sizes_are_those_of_the_stock_latents(name: str) -> None:
     backbone = backbone_of(name)
     config = backbone.denoiser.config
-    assert backbone.latent_shape(128, 192) == (config.in_channels, 16, 24)
-    with pytest.raises(ValueError, match=r"multiples of (8|16) px, got 100 x 128"):
-        backbone.latent_shape(100, 128)
+    factor = backbone.pipe.vae_scale_factor
+    assert backbone.latent_shape(128, 192) == (config.in_channels, 128 // factor, 192 // factor)
+    with pytest.raises(ValueError, match=r"multiples of (4|8|16) px, got 102 x 128"):
+        backbone.latent_shape(102, 128)
 
 
 def test_a_factor_of_four_gives_latents_of_a_quarter() -> None:
