@@ -309,3 +309,16 @@ def test_identity_names_every_setting() -> None:
     ]
     assert len({str(identity) for identity in identities}) == 5
     assert sampler_for("sd", "ddim").identity == identities[0]
+
+
+@pytest.mark.parametrize("name", ["euler", "euler-ancestral"])
+def test_a_start_refined_in_two_sittings_is_the_same(name: str) -> None:
+    """Before step 0, where a scaled start is rounded as in a pipeline: once, whenever the iterations were made."""
+    sampler = sampler_for("sd", name)
+    conditioning = sampler.backbone.encode(PROMPTS)
+    refinement = Refinement(iterref=IterRef(step_index=0, iterations=2, step_size=20.0))
+    start = sampler.start(SEEDS)
+    once = sampler.advance(start, conditioning, 2, refinement, snapshots=(2,))
+    resumed = sampler.advance(stored_and_loaded(once.snapshots[2]), conditioning, 2, refinement)
+    assert torch.equal(resumed.point.latents, once.point.latents)
+    assert largest_difference(once.point.latents, sampler.advance(start, conditioning, 2).point.latents) > 1e-3
