@@ -125,9 +125,12 @@ def test_a_driver_that_is_killed_or_interrupted_is_gone_on_from(
 ):
     spec = make_spec(tmp_path)
     driver = start_driver(spec, seconds=0.2)
-    wait_for(lambda: len(logged(spec, "done")) >= 9, driver)
-    os.killpg(driver.pid, how) if how == signal.SIGINT else os.kill(driver.pid, how)
-    output, errors = driver.communicate(timeout=120)
+    try:
+        wait_for(lambda: len(logged(spec, "done")) >= 9, driver)
+        os.killpg(driver.pid, how) if how == signal.SIGINT else os.kill(driver.pid, how)
+        output, errors = driver.communicate(timeout=300)
+    finally:
+        driver.kill()
     assert "ended with" not in output
     assert ("KeyboardInterrupt" in errors) is (how == signal.SIGINT)
     wait_for(lambda: len(logged(spec, "begin")) - len(logged(spec, "done")) <= 2, None)
