@@ -1,6 +1,8 @@
 """Ray Tune's scheduler that asks Optuna's pruner after every block."""
 
+import pickle
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ray.exceptions import RayTaskError
@@ -34,7 +36,9 @@ class AskPruner(FIFOScheduler):
 
 
 def _error_of(trial: Trial) -> str:
-    error = trial.get_pickled_error()
-    if isinstance(error, RayTaskError):
-        return f"{type(error.cause).__name__}: {error.cause}"
-    return "its worker died" if error is None else f"its worker died: {error}"
+    """From the folder of Ray Tune's own process: it reaches the storage later."""
+    path = trial.pickled_error_file
+    if path is None or not Path(path).exists():
+        return "its worker died"
+    error = pickle.loads(Path(path).read_bytes())
+    return f"{type(error.cause).__name__}: {error.cause}" if isinstance(error, RayTaskError) else "its worker died"
