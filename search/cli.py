@@ -37,9 +37,18 @@ def commands() -> dict[str, Callable[..., None]]:
     from search.commands.prompts import prompts
     from search.commands.report import report
     from search.commands.score import score
+    from search.commands.search import search
     from search.commands.ui import ui
 
-    return {"report": report, "export": export, "generate": generate, "prompts": prompts, "score": score, "ui": ui}
+    return {
+        "search": search,
+        "report": report,
+        "export": export,
+        "generate": generate,
+        "prompts": prompts,
+        "score": score,
+        "ui": ui,
+    }
 
 
 def build_app() -> "typer.Typer":

@@ -113,6 +113,12 @@ def open_journal(path: str, search_id: str) -> Iterator[tuple[JournalStorage, Jo
         yield JournalStorage(journal), journal
 
 
+def forget(path: str, search_id: str) -> None:
+    """Removes the log of a search, so that it starts over. Errors as `open_journal`'s."""
+    with open_journal(path, search_id):
+        Storage(path).remove(f"searches/{search_id}/{LOG if local_folder(path) else 'study'}")
+
+
 def _lock(file: TextIO, folder: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,7 +4,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import getpid
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
@@ -15,6 +15,7 @@ from search.instances import Instance
 from search.outcomes import Outcome, setting_id
 from search.spec import ResourcesSpec, SearchSpec
 
+Answer = TypeVar("Answer")
 Block = tuple[Refinement | None, Sequence[Instance]]
 
 
@@ -85,6 +86,28 @@ class WorkerPool:
         except BaseException:
             self.close()
             raise
+
+    def ask(self, question: Callable[..., Answer], *arguments: Any) -> Answer:
+        """What `question(evaluator, *arguments)` returns on a worker; a dead worker is replaced once.
+
+        Args:
+            question: a function of a module; it gets the worker's evaluator first.
+
+        Raises:
+            ValueError, OSError: what the evaluator or the question says.
+        """
+        for attempt in range(2):
+            if not self._workers:
+                self._workers.append(self._start())
+            try:
+                return ray.get(self._workers[0].ask.remote(question, arguments))
+            except (RayActorError, WorkerCrashedError):
+                self._workers.pop(0)
+                if attempt:
+                    raise
+            except RayTaskError as failed:
+                raise (failed.cause if isinstance(failed.cause, ValueError | OSError) else failed) from None
+        raise AssertionError("the second attempt returns or raises")
 
     def close(self) -> None:
         """Ends the workers."""
@@ -158,6 +181,9 @@ class _Worker:
         evaluator = evaluator_for(self._spec, self._evaluator)
         outcomes = evaluator.evaluate(refinement, instances)
         return dict(outcomes), frozenset(evaluator.computed) & outcomes.keys(), getpid()
+
+    def ask(self, question: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+        return question(evaluator_for(self._spec, self._evaluator), *arguments)
 
 
 def workers_that_fit(resources: ResourcesSpec) -> int:

@@ -115,6 +115,10 @@ class SearchView:
         self.watched.plain += plain
         self._say()
 
+    def best(self, text: str) -> None:
+        """The best setting so far, in words."""
+        self.watched.best = text
+
     def note(self, text: str) -> None:
         """A line that stays, above the live view."""
         self._console.print(text, markup=False)
@@ -166,6 +170,10 @@ class ViewCallback(tune.Callback):
 
     def __init__(self, view: SearchView):
         self._view = view
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray Tune keeps its callbacks in a file; the view, which has a terminal, does not go there."""
+        return {}
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         slot = trial.config["slot"]

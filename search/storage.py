@@ -58,6 +58,15 @@ class Storage:
         with self._fs.open_input_stream(self._path(name)) as stream:
             return stream.read()
 
+    def remove(self, name: str) -> None:
+        """Removes a file, or a folder with all in it; nothing if it is not there."""
+        path = self._path(name)
+        kind = self._fs.get_file_info(path).type
+        if kind == FileType.Directory:
+            self._fs.delete_dir(path)
+        elif kind == FileType.File:
+            self._fs.delete_file(path)
+
     def folders(self, folder: str) -> list[str]:
         """Names of the folders in a folder, sorted; none if there is no such folder.
 

@@ -220,6 +220,10 @@ class KeystepSearch(OptunaSearch):
         self._tell_failures()
         return True
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray Tune keeps its searcher in a file; whom to tell of ended trials does not go there."""
+        return self.__dict__ | {"_on_end": None}
+
     def save(self, checkpoint_path: str) -> None:
         """Which slot each of Ray Tune's trials has; all else is in the study."""
         Path(checkpoint_path).write_text(json.dumps(self._trial_slots), encoding="utf-8")

@@ -67,7 +67,7 @@ def run_trials(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with open_journal(spec.storage.path, spec.search_id) as (storage, journal), _environment(), _own_handlers():
         search = KeystepSearch(spec, space, part, baseline, storage=storage, journal=journal, on_end=on_end)
-        _start_ray()
+        start_ray()
         workers = min(spec.resources.workers or spec.search.lookahead, workers_that_fit(spec.resources))
         filesystem, root = _filesystem(spec.storage.path)
         place, name = f"{root}/searches/{spec.search_id}", f"trials-{uuid.uuid4().hex[:8]}"
@@ -108,10 +108,18 @@ def run_trials(
         return search.ledger.records()
 
 
-def _start_ray() -> None:
+def start_ray() -> None:
+    """A Ray runtime, unless the process has one: the cluster that RAY_ADDRESS names, else one of this machine.
+
+    Without an address Ray would join whatever cluster was started here last, and wait for its workers to be free.
+    """
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+        address = os.environ.get("RAY_ADDRESS", "local")
+        if address == "local":
+            ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
 
 
 @contextmanager

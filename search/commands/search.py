@@ -1,0 +1,61 @@
+"""`keystep search`: find the step, the weights and the number of iterations that repair a model best."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def search(
+    spec: Annotated[
+        str, typer.Argument(help="A .yaml file, or a built-in spec: shapes-sd, shapes-sd3, sd14, sd3-medium, sdxl.")
+    ] = "shapes-sd",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Change a value of the spec, as in search.trials=40. Repeatable.", metavar="KEY=VALUE"
+        ),
+    ] = None,
+    print_spec: Annotated[
+        bool, typer.Option("--print-spec", help="Print the spec as YAML, to save and edit, and do nothing else.")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over instead of going on. Images already judged are not made again.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the step config here when the search ends with a significant gain (.json)."),
+    ] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Draw held-out images before and after here (.png).")] = None,
+) -> None:
+    """Search the best refinement step of a model, confirm it on held-out prompts, and say how to export it.
+
+    Examples:
+
+    ```
+    keystep search                                    # the embedded model, minutes on two CPU cores
+    keystep search --print-spec sd14 > sd14.yaml      # a spec to edit
+    keystep search sd14.yaml --set resources.workers=8 --set search.trials=200
+    keystep search shapes-sd --out step_config.json --sheet before_after.png
+    ```
+
+    The same command again goes on where it stopped, after Ctrl-C or a crash: what was judged once is never made again.
+    """
+    from search.spec_io import load_spec, spec_yaml
+
+    loaded = load_spec(spec, overrides or [])
+    if print_spec:
+        print(spec_yaml(loaded), end="")
+        return
+    from search.exporting import step_config
+    from search.report import report
+    from search.report_formats import to_rich
+    from search.runner import run_search
+
+    result = run_search(loaded, fresh=fresh, sheet=sheet)
+    console = Console()
+    console.print(to_rich(report(result, figures=False)))
+    if out is not None:
+        step_config(result).save(out)
+        console.print(f"-> {out}", highlight=False, soft_wrap=True)

@@ -1,0 +1,95 @@
+"""Record what every setting of a grid makes of every instance, so that searches can be replayed without a model.
+
+    python -m tests.benchmarks.record_grid --workers 2 --out tests/benchmarks/grid.parquet
+
+The model is keystep/shapes-sd as the built-in spec samples it. What was computed is kept in the outcome store of
+--storage: interrupted, the same command goes on. A row of the file is an instance of a part under one setting.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from core.config import Refinement
+from search.evaluator import evaluator_for
+from search.instances import make_parts
+from search.space import Space
+from search.spec import SearchSpec
+from search.spec_io import load_spec
+
+GRID = (
+    "space.gsng=[off, on]",
+    "space.iou=[0.0, 1.0]",
+    "space.iterations=[5, 10, 20]",
+    "space.step_size=[20.0]",
+    "search.sampler=grid",
+    "resources.batch_size=32",
+    "storage.latents_gb=40",
+)
+"""What the recorded grid differs in from the built-in spec of shapes-sd."""
+
+
+def grid_spec(storage: str) -> SearchSpec:
+    """The spec whose grid is recorded."""
+    return load_spec("shapes-sd", [*GRID, f"storage.path={storage}"])
+
+
+def settings_of(spec: SearchSpec, timesteps: list[float]) -> Iterator[tuple[dict[str, Any], Refinement | None]]:
+    """Params and setting: unrefined, GSNg alone, then the grid, the most iterations first (they yield the others)."""
+    space = Space(spec, timesteps)
+    yield {"step_index": -1, "gsng": "off"}, None
+    for alone in space.guidance_alone():
+        yield {"step_index": -1, "gsng": "on"}, alone
+    for params in sorted(space.grid(), key=lambda params: -params["iterations"]):
+        yield params, space.refinement(params)
+
+
+def record(spec: SearchSpec, index: int) -> tuple[int, list[dict[str, Any]]]:
+    """The rows of setting number `index`."""
+    evaluator = evaluator_for(spec)
+    params, refinement = list(settings_of(spec, evaluator.timesteps))[index]
+    rows = []
+    for part in make_parts(spec):
+        for number, outcome in evaluator.evaluate(refinement, part.instances).items():
+            place = {"part": part.name, "number": number, "tiam": int(outcome.tiam)}
+            cost = {"evaluations_alone": outcome.evaluations_alone, "seconds": outcome.seconds}
+            rows.append({"setting": index, **params, **place, **cost})
+    return index, rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("tests/benchmarks/grid.parquet"))
+    parser.add_argument("--storage", default="runs/grid", help="outcomes and latents (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    spec = grid_spec(options.storage)
+    timesteps = evaluator_for(spec).timesteps
+    indices = range(len(list(settings_of(spec, timesteps))))
+    rows: list[dict[str, Any]] = []
+    began = time.monotonic()
+    with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
+        # The unrefined model first and alone: it leaves the prefixes that all others start from.
+        rows += pool.submit(record, spec, 0).result()[1]
+        futures = [pool.submit(record, spec, index) for index in indices[1:]]
+        for done, future in enumerate(as_completed(futures), 1):
+            rows += future.result()[1]
+            left = (time.monotonic() - began) / done * (len(futures) - done)
+            print(f"{done}/{len(futures)} settings, about {left / 60:.0f} min left", flush=True)
+    rows.sort(key=lambda row: (row["setting"], row["part"], row["number"]))
+    table = pa.Table.from_pylist(rows).drop_columns(["seconds"])
+    metadata = {"spec": spec.model_dump_json(), "search_id": spec.search_id}
+    pq.write_table(table.replace_schema_metadata(metadata), options.out, compression="zstd")
+    print(f"{options.out} written, {options.out.stat().st_size / 1e3:.0f} kB, {len(rows)} outcomes")
+
+
+if __name__ == "__main__":
+    main()
