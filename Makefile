@@ -7,7 +7,7 @@ READY := .venv/.ready
 export OMP_NUM_THREADS ?= 2
 export RAY_CHDIR_TO_TRIAL_DIR ?= 0
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint bench docs ui clean
 
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -17,7 +17,8 @@ $(READY): requirements.lock pyproject.toml
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/python -m evaluation.demo --out out/demo
+	$(BIN)/keystep search shapes-sd --out out/demo/step_config.json --sheet out/demo/before_after.png
+	$(BIN)/keystep report shapes-sd --out out/demo/report.html
 
 test: lint
 	$(BIN)/python -m pytest --quiet
@@ -34,6 +35,12 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.bench_core
 	$(BIN)/python -m tests.benchmarks.bench_rescore
+
+docs: $(READY)
+	$(BIN)/python -m pdoc keystep core evaluation search --output-directory site
+
+ui: $(READY)
+	$(BIN)/keystep ui
 
 clean:
 	rm -rf .venv build dist out site *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

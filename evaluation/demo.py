@@ -27,7 +27,7 @@ SAMPLERS = {
     "shapes-sd3": SamplerConfig(
         scheduler="FlowMatchEulerDiscreteScheduler",
         num_inference_steps=12,
-        guidance_scale=1.5,
+        guidance_scale=2.5,
         height=64,
         width=64,
         max_sequence_length=24,

@@ -15,7 +15,7 @@ CHUNK = 1000
 COLOR_RATE = 0.5  # captions that name colours
 # Captions, by how many entities they had, that get one more which the scene does not show. With it 58 % of the captions
 # of two entities and 61 % of those of three name something absent.
-ABSENT_RATES = {1: 0.2, 2: 0.4, 3: 0.0}
+ABSENT_RATES = {1: 0.1, 2: 0.25, 3: 0.0}
 
 
 @dataclass(frozen=True)
