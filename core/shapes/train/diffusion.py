@@ -26,8 +26,8 @@ UNCAPTIONED_RATE = 0.1
 GROUNDING_WEIGHT = 0.04
 GROUNDED_NOISE = 0.85  # share of the schedule, from its clean end, in which attention is grounded
 PLANS = {
-    "shapes-sd": Plan(steps=9000, learning_rate=1e-3),
-    "shapes-sd3": Plan(steps=5700, learning_rate=1e-3),
+    "shapes-sd": Plan(steps=10600, learning_rate=1e-3),
+    "shapes-sd3": Plan(steps=10150, learning_rate=1e-3),
 }
 
 
