@@ -15,6 +15,7 @@ from search.storage import Storage, local_folder
 
 LOG = "study.log"
 LOCK = "search.lock"
+DRIVER_LOCK = "driver.lock"
 
 
 class _Batches:
@@ -111,6 +112,23 @@ def open_journal(path: str, search_id: str) -> Iterator[tuple[JournalStorage, Jo
         _lock(lock, place)
         journal = FileJournal(place / LOG)
         yield JournalStorage(journal), journal
+
+
+@contextmanager
+def sole_driver(path: str, search_id: str) -> Iterator[None]:
+    """While open, no other process of this machine or shared folder drives the search, in whatever stage.
+
+    In an object store, which has no locks, nothing keeps another one away. Errors as `open_journal`'s.
+    """
+    folder = local_folder(path)
+    if folder is None:
+        yield
+        return
+    place = folder / "searches" / search_id
+    place.mkdir(parents=True, exist_ok=True)
+    with open(place / DRIVER_LOCK, "a+", encoding="utf-8") as lock:
+        _lock(lock, place)
+        yield
 
 
 def forget(path: str, search_id: str) -> None:

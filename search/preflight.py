@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.config import Refinement
+from evaluation.tiam import check_colors
 
 if TYPE_CHECKING:
     from search.evaluator import Evaluator
@@ -32,20 +33,23 @@ class Preflight:
 
 
 def inspect(evaluator: "Evaluator", parts: Sequence["Part"], batch_size: int) -> Preflight:
-    """Resolve every entity's tokens, ask the detector for every noun, time one step.
+    """Resolve every entity's tokens, ask the detector for every noun and the palette for every colour, time one step.
 
     Raises:
         ValueError: an entity that is not in its prompt or is cut off by the tokenizer's length, a noun that the
-            detector has no class for.
+            detector has no class for, a colour that the palette lacks.
     """
     prompts = [prompt for part in parts for prompt_set in part.sets for prompt in prompt_set]
-    evaluator.detector.check_nouns(prompts)
     sampler = evaluator.sampler
     batches = [prompts[first : first + batch_size] for first in range(0, len(prompts), batch_size)]
-    encoded = [
-        sampler.backbone.encode(batch, max_sequence_length=sampler.config.max_sequence_length) for batch in batches
-    ]
-    first = encoded[0]
+    try:
+        evaluator.detector.check_nouns(prompts)
+        check_colors(prompts, evaluator.settings.palette)
+        first, *_ = [
+            sampler.backbone.encode(batch, max_sequence_length=sampler.config.max_sequence_length) for batch in batches
+        ]
+    except ValueError as error:
+        raise ValueError(f"prompts.sets: {error}") from None
     seconds = _timed(lambda: sampler.advance(sampler.start(range(len(first))), first, until=1))
     branches = 2 if sampler.config.guidance_scale > 1 else 1
     return Preflight(

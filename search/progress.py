@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TextIO
@@ -29,6 +29,7 @@ class Watched:
         done, total: blocks of a stage other than the trials.
         running: slot to (objective so far, instances seen, instances in all).
         complete, pruned, failed: trials ended so.
+        known: how many of these had ended before this process began.
         best: the best fully evaluated setting and its TIAM with interval, in words.
         spent, plain: denoiser evaluations spent, and what the same images cost made each from noise.
     """
@@ -42,6 +43,7 @@ class Watched:
     complete: int = 0
     pruned: int = 0
     failed: int = 0
+    known: int = 0
     best: str = ""
     spent: float = 0.0
     plain: float = 0.0
@@ -65,7 +67,9 @@ class Watched:
     def eta(self) -> float | None:
         """Seconds until the stage ends at the pace so far; None while there is none."""
         elapsed = time.monotonic() - self.stage_started
-        return elapsed / self.share - elapsed if self.share > 0.02 else None
+        before = self.known / self.num_slots if self.stage == "trials" and self.num_slots else 0.0
+        gained = self.share - before
+        return elapsed * (1 - self.share) / gained if gained > 0.02 else None
 
     @property
     def saved(self) -> str:
@@ -114,6 +118,13 @@ class SearchView:
         self.watched.spent += spent
         self.watched.plain += plain
         self._say()
+
+    def resume(self, states: Sequence[str]) -> None:
+        """Trials that ended so (complete, pruned, failed) before this process began."""
+        self.watched.complete += states.count("complete")
+        self.watched.pruned += states.count("pruned")
+        self.watched.failed += states.count("failed")
+        self.watched.known += len(states)
 
     def best(self, text: str) -> None:
         """The best setting so far, in words."""

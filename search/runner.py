@@ -10,7 +10,7 @@ from typing import TextIO, TypedDict
 from core.config import Refinement
 from search.before_after import show_before_after
 from search.instances import Part, make_parts
-from search.journal import forget
+from search.journal import forget, sole_driver
 from search.ledger import TrialRecord
 from search.outcomes import Outcome, setting_id
 from search.pool import BlockDone, WorkerPool
@@ -72,22 +72,30 @@ class _Search:
         self.choice: Choice | None = None
         self.verdict: HeldOut | None = None
         self._held_out_cost = (0.0, 0.0, 0.0)
+        self._finished = False
         self._started = time.monotonic()
         self._seconds_before = self._earlier_seconds()
 
     def run(self, fresh: bool, sheet: Path | None) -> SearchResult:
-        """All stages, one after the other."""
+        """All stages, one after the other. Nothing is made or forgotten before the preflight is through."""
         start_ray()
-        if fresh:
-            forget(self.spec.storage.path, self.spec.search_id)
-            self._seconds_before = 0.0
         self.view.stage("preflight")
+        path, search_id = self.spec.storage.path, self.spec.search_id
         with WorkerPool(self.spec) as pool:
             self.preflight = pool.ask(inspect, (self.validation, self.held_out), self.spec.resources.batch_size)
             space = Space(self.spec, self.preflight.timesteps)
-            self.view.watched.num_slots = min(self.spec.search.trials, space.size or self.spec.search.trials)
-            self.tracker.start(self.validation, self.held_out, self.preflight.timesteps, fresh=fresh)
-            self._run_baselines(pool, space)
+            with sole_driver(path, search_id):
+                if fresh:
+                    forget(path, search_id)
+                    self._seconds_before = 0.0
+                self.tracker.start(self.validation, self.held_out, self.preflight.timesteps, fresh=fresh)
+                return self._run(pool, space, sheet)
+
+    def _run(self, pool: WorkerPool, space: Space, sheet: Path | None) -> SearchResult:
+        """The stages after the preflight."""
+        self.view.watched.num_slots = min(self.spec.search.trials, space.size or self.spec.search.trials)
+        self._run_baselines(pool, space)
+        pool.close()  # the trials have workers of their own
         self.save("running")
         self._run_trials(space)
         self.save("running")
@@ -96,13 +104,11 @@ class _Search:
             [row.candidate for row in sorted(self.trials, key=lambda row: row.slot or 0)],
             self.validation,
         )
-        with WorkerPool(self.spec) as pool:
-            if self.choice.winner is not None:
-                self._confirm(pool, self.choice)
-            result = self.save("finished")
-            show_before_after(
-                pool, result, self.validation, self.held_out, self.tracker, self.local / "pictures", sheet
-            )
+        if self.choice.winner is not None:
+            self._confirm(pool, self.choice)
+        result = self.save("finished")
+        self._finished = True
+        show_before_after(pool, result, self.validation, self.held_out, self.tracker, self.local / "pictures", sheet)
         self.tracker.conclude(self.choice, self.verdict, f"keystep export {result.search_id} --out step_config.json")
         self.tracker.close()
         return result
@@ -110,7 +116,7 @@ class _Search:
     def stopped(self, *, interrupted: bool) -> None:
         """The search ends before its end; the same call goes on with it."""
         self.tracker.close(timeout=2.0, status="KILLED" if interrupted else "FAILED")
-        if self.baselines:
+        if self.baselines and not self._finished:
             self.save("interrupted")
 
     def _run_baselines(self, pool: WorkerPool, space: Space) -> None:
@@ -126,23 +132,21 @@ class _Search:
 
     def _run_trials(self, space: Space) -> None:
         self.view.stage("trials")
-        told: set[int] = set()
 
-        def ended(record: TrialRecord) -> None:
-            told.add(record.slot)
-            self._keep(record)
+        def known(records: list[TrialRecord]) -> None:
+            self.view.resume([record.state for record in records])
+            for record in records:
+                self._keep(record)
 
-        records = run_trials(
+        run_trials(
             self.spec,
             space,
             self.validation,
             self.baselines[0].values,
             callbacks=[ViewCallback(self.view), TuneTracking(self.tracker)],
-            on_end=ended,
+            on_end=self._keep,
+            on_known=known,
         )
-        for record in records:
-            if record.slot not in told:  # by an earlier process
-                self._keep(record)
 
     def _keep(self, record: TrialRecord) -> None:
         """What a trial found, in the order that trials end."""

@@ -44,6 +44,7 @@ def run_trials(
     trainable: type[tune.Trainable] = StepTrial,
     evaluator: str | None = None,
     on_end: Callable[[TrialRecord], None] | None = None,
+    on_known: Callable[[list[TrialRecord]], None] | None = None,
 ) -> list[TrialRecord]:
     """Run the trials of a search, or what is left of them, and return the records of all, by slot.
 
@@ -58,6 +59,7 @@ def run_trials(
         trainable: what evaluates a setting block by block.
         evaluator: import path of what the trainable evaluates with; None is its own choice.
         on_end: called with the record of each trial that ends, before the callbacks hear of it.
+        on_known: called once, before any trial runs, with the records of those that earlier calls have ended.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; what is done is kept.
@@ -67,6 +69,8 @@ def run_trials(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with open_journal(spec.storage.path, spec.search_id) as (storage, journal), _environment(), _own_handlers():
         search = KeystepSearch(spec, space, part, baseline, storage=storage, journal=journal, on_end=on_end)
+        if on_known is not None:
+            on_known([record for record in search.ledger.records() if record.state != "running"])
         start_ray()
         workers = min(spec.resources.workers or spec.search.lookahead, workers_that_fit(spec.resources))
         filesystem, root = _filesystem(spec.storage.path)

@@ -44,6 +44,9 @@ def search(
     """
     from search.spec_io import load_spec, spec_yaml
 
+    for option, path, suffix in (("--out", out, ".json"), ("--sheet", sheet, ".png")):
+        if path is not None and path.suffix != suffix:
+            raise ValueError(f"{option} is a {suffix} file, got {path}")
     loaded = load_spec(spec, overrides or [])
     if print_spec:
         print(spec_yaml(loaded), end="")

@@ -1,0 +1,279 @@
+"""Whole searches of the embedded model from the command line: real Ray, Optuna, MLflow; gone on with, killed, refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+from click.testing import Result
+from mlflow import MlflowClient
+from typer.testing import CliRunner
+
+from search.cli import build_app
+from search.journal import sole_driver
+from search.result import SearchResult
+from search.storage import Storage
+from tests.search.tracked_search import runs_of
+
+ROOT = Path(__file__).parents[2]
+STEPS = 6
+TRIALS = 3
+PROMPTS = 4  # of each part
+CONFIRMED = 3  # settings on held-out prompts: unrefined, winner, runner-up
+PLAIN: dict[str, Any] = {
+    "name": "tiny",
+    "model": {"id": "keystep/shapes-sd"},
+    "sampler": {
+        "scheduler": "DDPMScheduler",
+        "num_inference_steps": STEPS,
+        "guidance_scale": 1.5,
+        "height": 64,
+        "width": 64,
+    },
+    "prompts": {
+        "sets": ["shapes_two"],
+        "validation": PROMPTS,
+        "held_out": PROMPTS,
+        "seeds": [0],
+        "held_out_seeds": [1],
+    },
+    "detector": {"id": "keystep/shapes-segmenter"},
+    "space": {"steps": [1, 2, 3], "iterations": [2], "step_size": [20.0], "cn": [1.0], "iou": [1.0]},
+    "search": {"trials": TRIALS, "block_prompts": 2},
+    "resources": {"workers": 1, "batch_size": 2},
+}
+TIMES = {"seconds", "gpu_seconds", "updated", "seconds_per_image"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_workers() -> Iterator[None]:
+    before = os.environ.get("RAY_worker_niceness")
+    os.environ["RAY_worker_niceness"] = "0"  # else workers starve beside anything else that runs
+    yield
+    ray.shutdown()
+    os.environ.pop("RAY_worker_niceness")
+    if before is not None:
+        os.environ["RAY_worker_niceness"] = before
+
+
+def spec_in(folder: Path) -> Path:
+    """A spec file whose search keeps everything in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    places = {"storage": {"path": str(folder / "runs"), "latents_gb": 0.2}, "tracking": tracked(folder)}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(PLAIN | places))
+    return folder / "tiny.yaml"
+
+
+def tracked(folder: Path) -> dict[str, str]:
+    return {
+        "uri": f"sqlite:///{folder}/mlflow.db",
+        "experiment": "tiny",
+        "artifact_location": str(folder / "artifacts"),
+    }
+
+
+def keystep_search(folder: Path, *options: str) -> Result:
+    return CliRunner().invoke(build_app(), ["search", str(spec_in(folder)), *options], env={"COLUMNS": "160"})
+
+
+def result_in(folder: Path) -> SearchResult:
+    (file,) = (folder / "runs" / "searches").glob("*/result.json")
+    return SearchResult.read(Storage(str(file.parent)))
+
+
+def without_times(value: Any) -> Any:
+    """Plain values of a result without what a clock says and where it was kept."""
+    if isinstance(value, dict):
+        return {key: without_times(inner) for key, inner in value.items() if key not in TIMES | {"storage", "tracking"}}
+    return [without_times(inner) for inner in value] if isinstance(value, list) else value
+
+
+def found_in(folder: Path) -> Any:
+    return without_times(result_in(folder).model_dump(mode="json"))
+
+
+def shards(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in (folder / "runs" / "outcomes").rglob("*.json")}
+
+
+def rows(folder: Path) -> list[tuple[str, str, int]]:
+    """Setting, prompt and seed of every outcome in every shard."""
+    return sorted(
+        (Path(name).parent.name, row["prompt"], row["seed"])
+        for name, text in shards(folder).items()
+        for row in json.loads(text)["outcomes"]
+    )
+
+
+def runs_in(folder: Path) -> dict[str, list[Any]]:
+    """MLflow's runs by slot. Each attempt has one parent, one run of the baseline and one of each trial."""
+    runs = runs_of(MlflowClient(tracking_uri=tracked(folder)["uri"]), "tiny")
+    num_parents = len(runs["parent"])
+    assert {slot: len(found) for slot, found in runs.items()} == dict.fromkeys(
+        ["parent", "baseline", *map(str, range(TRIALS))], num_parents
+    )
+    assert {parent.info.status for parent in runs["parent"]} == {"FINISHED"}
+    return runs
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """The folder of a search that nothing disturbed, and what its command said."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return folder, keystep_search(folder, "--sheet", str(folder / "sheet.png"))
+
+
+def test_a_search_ends_with_a_verdict(searched: tuple[Path, Result]) -> None:
+    folder, said = searched
+    assert said.exit_code == 0, said.stderr
+    result = result_in(folder)
+    assert result.status == "finished" and result.chosen is not None and result.held_out is not None
+    assert [trial.slot for trial in result.trials] == list(range(TRIALS))
+    assert {trial.state for trial in result.trials} == {"complete"}
+    steps = [trial.refinement.iterref.step_index for trial in result.trials if trial.refinement.iterref]
+    assert sorted(steps) == [1, 2, 3]
+
+    best = max(sum(trial.values.values()) for trial in result.trials)
+    winner = next(trial for trial in result.trials if trial.refinement == result.chosen.winner)
+    assert result.chosen.winner is not None and sum(winner.values.values()) <= best
+    assert set(winner.values) == set(range(PROMPTS)) == set(result.held_out.winner.measured.values)
+    confirmed = [result.held_out.baseline, result.held_out.winner, result.held_out.runner_up]
+    for part in confirmed:
+        assert part is not None and part.tiam.mean == sum(part.measured.values.values()) / PROMPTS
+    assert result.held_out.winner.measured.seconds_per_image > 0
+
+    # Every image once. From noise a step is 2 evaluations, an iteration 2; trials begin where the baseline was.
+    assert len(rows(folder)) == len(set(rows(folder))) == PROMPTS * (1 + TRIALS + CONFIRMED)
+    plain, refined = 2 * STEPS, 2 * STEPS + 2 * 2
+    assert result.evaluations_plain == PROMPTS * (plain * 2 + refined * (TRIALS + CONFIRMED - 1))
+    saved = {trial.slot: PROMPTS * refined - trial.evaluations for trial in result.trials}
+    assert saved == {trial.slot: PROMPTS * 2 * step for trial, step in zip(result.trials, steps, strict=True)}
+
+    assert "Tracked in sqlite:///" in said.stderr and "held-out" in said.stderr
+    assert "not shown to be better" in said.stdout and f"keystep export {result.search_id}" in said.stdout
+    assert (folder / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    runs = runs_in(folder)
+    assert len(runs["parent"]) == 1
+    for trial in result.trials:
+        (run,) = runs[str(trial.slot)]
+        assert run.data.metrics["tiam"] == sum(trial.values.values()) / PROMPTS
+
+
+def test_the_same_call_computes_nothing_and_exports_nothing_without_a_gain(searched: tuple[Path, Result]) -> None:
+    folder, _ = searched
+    found, made, runs = found_in(folder), shards(folder), runs_in(folder)
+    # The least p of four prompts is 1/16: whatever the model draws, there is no significant gain.
+    said = keystep_search(folder, "--out", str(folder / "step.json"))
+    assert said.exit_code == 2
+    assert "found no significant gain, and nothing was exported" in said.stderr and "--force" in said.stderr
+    assert "Traceback" not in said.stderr and not (folder / "step.json").exists()
+    assert shards(folder) == made
+    assert found_in(folder) == found
+    assert {slot: len(of) for slot, of in runs_in(folder).items()} == {slot: len(of) for slot, of in runs.items()}
+
+
+def test_fresh_tries_again_what_was_judged_already(searched: tuple[Path, Result]) -> None:
+    folder, _ = searched
+    made, before, runs = shards(folder), result_in(folder), runs_in(folder)
+    (study,) = (folder / "runs" / "searches").glob("*/study.log")
+    log = study.read_text()
+    said = keystep_search(folder, "--fresh")
+    assert said.exit_code == 0, said.stderr
+    assert shards(folder) == made
+    after = result_in(folder)
+    assert after.status == "finished" and after.chosen == before.chosen
+    assert [(trial.refinement, trial.values) for trial in after.trials] == [
+        (trial.refinement, trial.values) for trial in before.trials
+    ]
+    assert [trial.evaluations for trial in after.trials] == [0.0] * TRIALS
+    assert after.seconds < before.seconds, "counts from the new beginning"
+    assert log not in study.read_text() and study.read_text().count('"op_code": 6') == log.count('"op_code": 6')
+    assert len(runs_in(folder)["parent"]) == len(runs["parent"]) + 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # imports alone take minutes on a busy machine
+def test_a_killed_search_goes_on_to_the_same_end(searched: tuple[Path, Result], tmp_path: Path) -> None:
+    undisturbed, _ = searched
+    driver = subprocess.Popen(
+        [sys.executable, "-c", "from search.cli import main; main()", "search", str(spec_in(tmp_path))],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_for(lambda: len(rows(tmp_path)) >= PROMPTS + 2, driver)  # within the first trial
+        os.kill(driver.pid, signal.SIGKILL)
+    finally:
+        driver.kill()
+        driver.communicate()
+    assert result_in(tmp_path).status == "running"
+    assert len(rows(tmp_path)) < PROMPTS * (1 + TRIALS)
+
+    said = keystep_search(tmp_path)
+    assert said.exit_code == 0, said.stderr
+    after, expected = result_in(tmp_path), result_in(undisturbed)
+    assert after.status == "finished" and after.chosen == expected.chosen
+    for name in ("refinement", "state", "values", "tiam", "params"):
+        assert [getattr(trial, name) for trial in after.trials] == [getattr(trial, name) for trial in expected.trials]
+    assert after.held_out is not None and expected.held_out is not None
+    assert after.held_out.winner.measured.values == expected.held_out.winner.measured.values
+    assert rows(tmp_path) == rows(undisturbed)
+    assert len(runs_in(tmp_path)["parent"]) == 1
+
+
+def wait_for(condition: Callable[[], bool], driver: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 900
+    while not condition():
+        assert time.monotonic() < until, "nothing happened"
+        assert driver.poll() is None, driver.communicate()
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "prompts.sets=[two]"], "prompts.sets: detector keystep/shapes-segmenter cannot see 'bicycle'"),
+        (["--set", "space.steps=[12]"], "space.steps.0: step index 12 is outside the schedule: DDPMScheduler has"),
+        (["--set", "search.trails=4"], "search.trails"),
+        (["--set", "resources.workers=9"], "resources.workers is 9"),
+        (["--set", "resources.cpus=999"], "resources: a worker wants cpus 999"),
+        (["--out", "step.yaml"], "--out is a .json file"),
+        (["--sheet", "sheet"], "--sheet is a .png file"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_made(options: list[str], message: str, tmp_path: Path) -> None:
+    said = keystep_search(tmp_path, *options)
+    assert said.exit_code == 2
+    assert message in said.stderr and "Traceback" not in said.stderr + said.stdout
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "tiny.yaml"]
+
+
+def test_a_colour_outside_the_palette_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    prompts = [("square", "red"), ("circle", "blue"), ("star", "orange"), ("moon", "green")]
+    lines = [f"a photo of a {color} {noun},{noun},{color}" for noun, color in prompts]
+    (tmp_path / "prompts.csv").write_text("\n".join(["prompt,entity1,adj1", *lines]) + "\n")
+    sets = ["--set", f"prompts.sets=[{tmp_path}/prompts.csv]", "--set", "prompts.validation=2"]
+    said = keystep_search(tmp_path, *sets, "--set", "prompts.held_out=2")
+    assert said.exit_code == 2
+    assert "prompts.sets: 'orange star' in 'a photo of a orange star' cannot be scored" in said.stderr
+    assert not (tmp_path / "runs" / "outcomes").exists() and not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_second_driver_is_refused_and_changes_nothing(searched: tuple[Path, Result]) -> None:
+    folder, _ = searched
+    found, runs = found_in(folder), runs_in(folder)
+    with sole_driver(str(folder / "runs"), found["search_id"]):
+        said = keystep_search(folder)
+    assert said.exit_code == 2 and f"already running as process {os.getpid()}" in said.stderr
+    assert found_in(folder) == found and found["status"] == "finished"
+    assert len(runs_in(folder)["parent"]) == len(runs["parent"])
