@@ -1,4 +1,4 @@
-"""Whole searches of the embedded model from the command line: real Ray, Optuna, MLflow; gone on with, killed, refused."""
+"""Whole searches of the embedded model from the command line: gone on with, started over, killed, refused."""
 
 import json
 import os
@@ -55,13 +55,10 @@ TIMES = {"seconds", "gpu_seconds", "updated", "seconds_per_image"}
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_workers() -> Iterator[None]:
-    before = os.environ.get("RAY_worker_niceness")
-    os.environ["RAY_worker_niceness"] = "0"  # else workers starve beside anything else that runs
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # else workers starve beside anything else that runs
+        yield
     ray.shutdown()
-    os.environ.pop("RAY_worker_niceness")
-    if before is not None:
-        os.environ["RAY_worker_niceness"] = before
 
 
 def spec_in(folder: Path) -> Path:
