@@ -112,7 +112,7 @@ class Bench:
 def show_rates(bench: Bench, num_prompts: int, num_seeds: int) -> dict[str, float]:
     rates = {}
     for name in ("shapes_one", *SETS):
-        prompts = standard_set(name, min(num_prompts, len(standard_template(name))), seed=1).prompts
+        prompts = _prompts(name, num_prompts)
         seeds = range(num_seeds * num_prompts // len(prompts))  # there are but eight prompts of one shape
         started = time.perf_counter()
         outcomes = bench.outcomes(prompts, seeds, None)
@@ -122,10 +122,14 @@ def show_rates(bench: Bench, num_prompts: int, num_seeds: int) -> dict[str, floa
         print(
             f"{name:22s} {estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]  {pace:.1f} images/s", flush=True
         )
-    pairs = np.array(list(bench.localisation(standard_set("shapes_two", num_prompts, seed=1).prompts)))
+    pairs = np.array(list(bench.localisation(_prompts("shapes_two", num_prompts))))
     inside, outside = pairs.mean(0)
     print(f"attention inside over outside its object: {inside:.4f} / {outside:.4f} = {inside / outside:.1f}")
     return rates | {"localisation": inside / outside}
+
+
+def _prompts(name: str, at_most: int) -> Sequence[Prompt]:
+    return standard_set(name, min(at_most, len(standard_template(name))), seed=1).prompts
 
 
 def show_curve(bench: Bench, refinements: dict[str, Refinement], num_prompts: int, num_seeds: int) -> dict[str, list]:
