@@ -164,6 +164,7 @@ def test_a_search_ends_with_a_verdict(searched: tuple[Path, Result]) -> None:
         assert run.data.metrics["tiam"] == sum(trial.values.values()) / PROMPTS
 
 
+@pytest.mark.slow
 def test_the_same_call_computes_nothing_and_exports_nothing_without_a_gain(searched: tuple[Path, Result]) -> None:
     folder, _ = searched
     found, made, runs = found_in(folder), shards(folder), runs_in(folder)
@@ -177,6 +178,7 @@ def test_the_same_call_computes_nothing_and_exports_nothing_without_a_gain(searc
     assert {slot: len(of) for slot, of in runs_in(folder).items()} == {slot: len(of) for slot, of in runs.items()}
 
 
+@pytest.mark.slow
 def test_fresh_tries_again_what_was_judged_already(searched: tuple[Path, Result]) -> None:
     folder, _ = searched
     made, before, runs = shards(folder), result_in(folder), runs_in(folder)

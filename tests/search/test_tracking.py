@@ -142,6 +142,7 @@ def test_a_search_reads_well(server, client, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_server_killed_in_mid_search_loses_and_doubles_nothing(server, client, tmp_path):
     """Nor does one that is not there from the beginning to the end: what it missed is sent at the next start."""
     search = MiniSearch(make_spec(tmp_path, server.uri, experiment="killed"), tmp_path / "killed").start()

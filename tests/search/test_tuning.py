@@ -118,6 +118,7 @@ def test_when_all_fails_the_error_says_so_and_the_same_call_goes_on(expected: li
     assert summary(run(spec)) == summary(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)  # imports alone take minutes on a busy machine
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_driver_that_is_killed_or_interrupted_is_gone_on_from(
