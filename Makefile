@@ -18,7 +18,7 @@ $(READY): requirements.lock pyproject.toml
 
 demo: $(READY)
 	$(BIN)/keystep search shapes-sd --out out/demo/step_config.json --sheet out/demo/before_after.png
-	$(BIN)/keystep report shapes-sd --out out/demo/report.html
+	$(BIN)/keystep report shapes-sd --out out/demo/report.html > /dev/null
 
 test: lint
 	$(BIN)/python -m pytest --quiet

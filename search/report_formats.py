@@ -141,7 +141,13 @@ def _rich_block(block: Block) -> RenderableType:
             caption_justify="left",
         )
         for title, numeric in zip(block.titles, block.numeric, strict=True):
-            table.add_column(title, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
+            table.add_column(
+                title,
+                justify="right" if numeric else "left",
+                overflow="fold",
+                no_wrap=numeric,
+                min_width=None if numeric else 10,
+            )
         for row in block.rows:
             table.add_row(*(Text(cell) for cell in row))
         return table

@@ -10,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from evaluation.statistics import Estimate
 
+FILE_WIDTH = 140  # characters of a line where there is no terminal
+
 
 def percent(estimate: "Estimate") -> str:
     """The mean and its interval in per cent, as in "44.7 [42.1, 47.3]"."""
@@ -27,6 +29,14 @@ def write_json(path: Path, value: object) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def table_console() -> Console:
+    """Stdout for tables: as wide as the terminal, and in a file or pipe wide enough that no column is cut."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, FILE_WIDTH)
+    return console
 
 
 def progress_bar() -> Progress:

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from search.commands.output import table_console
 
 
 def report(
@@ -37,7 +38,7 @@ def report(
     if out is not None and out.suffix not in SUFFIXES:
         raise ValueError(f"--out is a file that ends in {' or '.join(SUFFIXES)}, got {out}")
     result = load_result(search, storage)
-    console = Console()
+    console = table_console()
     print_report(result, console, shown=settings)
     if out is not None:
         for path in write_report(make_report(result, shown=settings), out):

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from search.commands.output import table_console
 
 
 def search(
@@ -57,7 +58,7 @@ def search(
     from search.runner import run_search
 
     result = run_search(loaded, fresh=fresh, sheet=sheet)
-    console = Console()
+    console = table_console()
     console.print(to_rich(report(result, figures=False)))
     if out is not None:
         step_config(result).save(out)
