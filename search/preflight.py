@@ -21,19 +21,15 @@ class Preflight:
         timesteps: of the schedule, the noisiest first; their number is the number of steps.
         evaluation_id: hash of all that an outcome depends on beside the setting, the prompt and the seed.
         detector: what reports call it.
-        seconds_per_evaluation: of one sample through the denoiser, in a batch of the spec's size.
-        device: where the worker runs.
     """
 
     timesteps: tuple[float, ...]
     evaluation_id: str
     detector: str
-    seconds_per_evaluation: float
-    device: str
 
 
 def inspect(evaluator: "Evaluator", parts: Sequence["Part"], batch_size: int) -> Preflight:
-    """Resolve every entity's tokens, ask the detector for every noun and the palette for every colour, time one step.
+    """Resolve every entity's tokens, ask the detector for every noun and the palette for every colour.
 
     Raises:
         ValueError: an entity that is not in its prompt or is cut off by the tokenizer's length, a noun that the
@@ -45,19 +41,14 @@ def inspect(evaluator: "Evaluator", parts: Sequence["Part"], batch_size: int) ->
     try:
         evaluator.detector.check_nouns(prompts)
         check_colors(prompts, evaluator.settings.palette)
-        first, *_ = [
-            sampler.backbone.encode(batch, max_sequence_length=sampler.config.max_sequence_length) for batch in batches
-        ]
+        for batch in batches:
+            sampler.backbone.encode(batch, max_sequence_length=sampler.config.max_sequence_length)
     except ValueError as error:
         raise ValueError(f"prompts.sets: {error}") from None
-    seconds = _timed(lambda: sampler.advance(sampler.start(range(len(first))), first, until=1))
-    branches = 2 if sampler.config.guidance_scale > 1 else 1
     return Preflight(
         timesteps=tuple(evaluator.timesteps),
         evaluation_id=evaluator.evaluation_id,
         detector=evaluator.detector.name,
-        seconds_per_evaluation=seconds / (branches * len(first)),
-        device=str(sampler.device),
     )
 
 
