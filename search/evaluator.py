@@ -1,9 +1,8 @@
 """What a setting makes of given instances: the hot path of a search. What is known is read, the rest is computed."""
 
-import logging
 import pkgutil
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -13,6 +12,7 @@ from PIL import Image
 from core.backbones import backbone_for
 from core.config import Refinement
 from core.latents import LatentStore, content_key
+from core.pieces import Pieces
 from core.prompts import Prompt
 from core.sampling import Sampler
 from evaluation.tiam import ImageScore, check_colors, score_detections
@@ -24,8 +24,6 @@ from search.prefixes import Prefixes, Sample
 from search.space import Space
 from search.spec import SearchSpec
 from search.trajectories import Trajectories
-
-logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Enters every evaluation id: raise it when the same settings come to give other images or scores."""
@@ -77,7 +75,7 @@ class Evaluator:
         prefixes = Prefixes(store, identity, Space(spec, self.timesteps), precise=precise)
         self._trajectories = Trajectories(self.sampler, prefixes)
         self._encode = Encodings(self.sampler.backbone, spec.sampler.max_sequence_length)
-        self._batch_size = spec.resources.batch_size
+        self._pieces = Pieces(spec.resources.batch_size, "images")
         self._checked: set[Prompt] = set()
 
     def evaluate(self, refinement: Refinement | None, instances: Sequence[Instance]) -> dict[int, Outcome]:
@@ -98,7 +96,7 @@ class Evaluator:
         missing = [instance for instance in instances if _key(instance) not in known]
         tasks = list(dict.fromkeys((instance.prompt, instance.seed) for instance in missing))
         self._check(prompts)
-        for batch in self._batches(refinement, tasks):
+        for batch in self._pieces(lambda piece: self._compute(refinement, tasks[piece]), len(tasks)):
             self.outcomes.write(refinement, batch)
             known |= batch
         self.computed = frozenset(instance.number for instance in missing)
@@ -106,36 +104,9 @@ class Evaluator:
 
     def images(self, refinement: Refinement | None, instances: Sequence[Instance]) -> list[Image.Image]:
         """The images of the instances, in their order, for contact sheets."""
-        images: list[Image.Image] = []
         tasks = [(instance.prompt, instance.seed) for instance in instances]
-        for first in range(0, len(tasks), self._batch_size):
-            samples = self._finished(refinement, tasks[first : first + self._batch_size])
-            images += self._decoded(samples)
-        return images
-
-    def _batches(
-        self, refinement: Refinement | None, tasks: Sequence[Task]
-    ) -> Iterator[dict[tuple[str, int], Outcome]]:
-        done = 0
-        while done < len(tasks):
-            batch = tasks[done : done + self._batch_size]
-            outcomes = self._try(refinement, batch)
-            if outcomes is not None:
-                done += len(batch)
-                yield outcomes
-
-    def _try(self, refinement: Refinement | None, batch: Sequence[Task]) -> dict[tuple[str, int], Outcome] | None:
-        try:
-            return self._compute(refinement, batch)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-        # Outside of the handler, so that the failed attempt's tensors are no longer referenced.
-        self._batch_size = (len(batch) + 1) // 2
-        logger.warning("out of memory with %d images: going on with %d at a time", len(batch), self._batch_size)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return None
+        pieces = self._pieces(lambda piece: self._decoded(self._finished(refinement, tasks[piece])), len(tasks))
+        return [image for images in pieces for image in images]
 
     def _compute(self, refinement: Refinement | None, batch: Sequence[Task]) -> dict[tuple[str, int], Outcome]:
         began = time.perf_counter()

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ LOCK = "search.lock"
 DRIVER_LOCK = "driver.lock"
 
 
-class _Batches:
+class _Batches(ABC):
     """Collects what is appended inside `with journal.batch():` into one append, so that it is all there or none."""
 
     _held: list[dict[str, Any]] | None = None
@@ -44,8 +45,9 @@ class _Batches:
         else:
             self._held.extend(logs)
 
+    @abstractmethod
     def _append(self, logs: list[dict[str, Any]]) -> None:
-        raise NotImplementedError
+        """Put the logs at the end, all or none."""
 
 
 class FileJournal(_Batches, JournalFileBackend):

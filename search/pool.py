@@ -10,13 +10,16 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
 
 from core.config import Refinement
-from search.evaluator import DEFAULT_EVALUATOR, evaluator_for
+from search.evaluator import DEFAULT_EVALUATOR, BlockEvaluator, evaluator_for
+from search.failures import WorkFailed, in_a_line
 from search.instances import Instance
 from search.outcomes import Outcome, setting_id
 from search.spec import ResourcesSpec, SearchSpec
 
 Answer = TypeVar("Answer")
 Block = tuple[Refinement | None, Sequence[Instance]]
+Question = Callable[..., Answer]
+"""A function of a module; a worker calls it with its evaluator, and with arguments."""
 
 
 @dataclass(frozen=True)
@@ -79,35 +82,42 @@ class WorkerPool:
 
         Raises:
             ValueError, OSError: what an evaluator says of its spec, prompts or storage.
-            RuntimeError: a block that cannot be done.
+            WorkFailed: a block that cannot be done.
+        """
+        results: dict[str, dict[int, Outcome]] = {setting_id(refinement): {} for refinement, _ in blocks}
+        told = on_block or (lambda done: None)
+
+        def keep(done: BlockDone) -> None:
+            results[setting_id(done.refinement)] |= done.outcomes
+            told(done)
+
+        self.map(_evaluated, blocks, keep)
+        return results
+
+    def map(
+        self,
+        question: Question[Answer],
+        tasks: Sequence[tuple[Any, ...]],
+        on_answer: Callable[[Answer], None] = lambda answer: None,
+    ) -> list[Answer]:
+        """What `question(evaluator, *task)` returns for every task, in their order; tried again as blocks are.
+
+        Args:
+            on_answer: told of every answer when it comes, in this thread.
+
+        Raises:
+            ValueError, OSError: what the evaluator or the question says.
+            WorkFailed: a task that cannot be done.
         """
         try:
-            return self._run(blocks, on_block or (lambda done: None))
+            return self._map(question, tasks, on_answer)
         except BaseException:
             self.close()
             raise
 
-    def ask(self, question: Callable[..., Answer], *arguments: Any) -> Answer:
-        """What `question(evaluator, *arguments)` returns on a worker; a dead worker is replaced once.
-
-        Args:
-            question: a function of a module; it gets the worker's evaluator first.
-
-        Raises:
-            ValueError, OSError: what the evaluator or the question says.
-        """
-        for attempt in range(2):
-            if not self._workers:
-                self._workers.append(self._start())
-            try:
-                return ray.get(self._workers[0].ask.remote(question, arguments))
-            except (RayActorError, WorkerCrashedError):
-                self._workers.pop(0)
-                if attempt:
-                    raise
-            except RayTaskError as failed:
-                raise (failed.cause if isinstance(failed.cause, ValueError | OSError) else failed) from None
-        raise AssertionError("the second attempt returns or raises")
+    def ask(self, question: Question[Answer], *arguments: Any) -> Answer:
+        """The answer of one worker: `map` of a single task."""
+        return self.map(question, [arguments])[0]
 
     def close(self) -> None:
         """Ends the workers."""
@@ -120,21 +130,23 @@ class WorkerPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(self, blocks: Sequence[Block], on_block: Callable[[BlockDone], None]) -> dict[str, dict[int, Outcome]]:
-        results: dict[str, dict[int, Outcome]] = {setting_id(refinement): {} for refinement, _ in blocks}
-        waiting, failures = deque(range(len(blocks))), Counter[int]()
-        while len(self._workers) < min(self._size, len(blocks)):
+    def _map(
+        self, question: Question[Answer], tasks: Sequence[tuple[Any, ...]], on_answer: Callable[[Answer], None]
+    ) -> list[Answer]:
+        answers: dict[int, Answer] = {}
+        waiting, failures = deque(range(len(tasks))), Counter[int]()
+        while len(self._workers) < min(self._size, len(tasks)):
             self._workers.append(self._start())
         idle = list(self._workers)
         running: dict[Any, tuple[Any, int]] = {}
         while waiting or running:
             while waiting and idle:
                 worker, index = idle.pop(0), waiting.popleft()
-                running[worker.evaluate.remote(*blocks[index])] = worker, index
+                running[worker.ask.remote(question, tasks[index])] = worker, index
             (reference,), _ = ray.wait(list(running), num_returns=1)
             worker, index = running.pop(reference)
             try:
-                done = BlockDone(blocks[index][0], *ray.get(reference))
+                answers[index] = ray.get(reference)
             except (RayActorError, WorkerCrashedError) as died:
                 self._workers.remove(worker)
                 worker = self._start()
@@ -147,18 +159,18 @@ class WorkerPool:
                 self._count_failure(failures, index, failed)
                 waiting.append(index)
             else:
-                results[setting_id(done.refinement)] |= done.outcomes
-                on_block(done)
+                on_answer(answers[index])
             idle.append(worker)
-        return results
+        return [answers[index] for index in range(len(tasks))]
 
     def _count_failure(self, failures: Counter[int], index: int, problem: Exception) -> None:
         failures[index] += 1
         limit = self._spec.resources.max_failures
         if failures[index] > limit:
-            raise RuntimeError(
-                f"a block of instances failed {failures[index]} times (resources.max_failures is {limit}); what was "
-                f"computed is stored, the same command goes on from there. The last time: {problem}"
+            raise WorkFailed(
+                f"a piece of work failed {failures[index]} times (resources.max_failures is {limit}); what was "
+                "computed is stored, the same command goes on from there. The last time:\n"
+                f"  {in_a_line(problem)}\n(--debug shows its traceback)"
             ) from problem
 
     def _start(self) -> Any:
@@ -174,16 +186,14 @@ class _Worker:
         self._spec = SearchSpec.model_validate_json(spec)
         self._evaluator = evaluator
 
-    def evaluate(
-        self, refinement: Refinement | None, instances: Sequence[Instance]
-    ) -> tuple[dict[int, Outcome], frozenset[int], int]:
-        # Loading here and not in __init__ lets the caller see the error itself, not just a dead actor.
-        evaluator = evaluator_for(self._spec, self._evaluator)
-        outcomes = evaluator.evaluate(refinement, instances)
-        return dict(outcomes), frozenset(evaluator.computed) & outcomes.keys(), getpid()
-
     def ask(self, question: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+        # Loading here and not in __init__ lets the caller see the error itself, not just a dead actor.
         return question(evaluator_for(self._spec, self._evaluator), *arguments)
+
+
+def _evaluated(evaluator: BlockEvaluator, refinement: Refinement | None, instances: Sequence[Instance]) -> BlockDone:
+    outcomes = dict(evaluator.evaluate(refinement, instances))
+    return BlockDone(refinement, outcomes, frozenset(evaluator.computed) & outcomes.keys(), getpid())
 
 
 def workers_that_fit(resources: ResourcesSpec) -> int:

@@ -7,9 +7,11 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
+from search.failures import WorkFailed
+
 
 class PlainErrors(TyperGroup):
-    """Commands whose ValueError and OSError end with exit code 2 and their message on stderr.
+    """Commands whose ValueError, OSError and WorkFailed end with exit code 2 and their message on stderr.
 
     `--debug`, before or after the command, lets them through with their traceback.
     """
@@ -24,7 +26,7 @@ class PlainErrors(TyperGroup):
             return super().invoke(ctx)
         except BrokenPipeError:
             sys.exit(1)  # whoever read the output, such as head, has seen enough
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, WorkFailed) as error:
             if ctx.params.get("debug"):
                 raise
             Console(stderr=True, soft_wrap=True).print(Text.assemble(("keystep: ", "bold red"), str(error)))

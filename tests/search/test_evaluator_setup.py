@@ -31,8 +31,10 @@ def test_out_of_memory_halves_the_batch(evaluator: Evaluator, tmp_path: Path) ->
     handle = denoiser.register_forward_pre_hook(refuse)
     try:
         outcomes = evaluator.evaluate(None, instances)
+        images = Evaluator(small_spec(tmp_path)).images(None, instances)
     finally:
         handle.remove()
+    assert len(images) == 5
     assert [outcome.evaluations for outcome in outcomes.values()] == [2.0 * STEPS] * 5
 
 

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import ray
 from ray import tune
+from ray.exceptions import RayTaskError
 
 from core.config import Refinement
 from core.prompts import Entity, Prompt
 from search import models
 from search.evaluator import Evaluator
+from search.failures import WorkFailed, in_a_line
 from search.instances import Instance
 from search.outcomes import Outcome
 from search.pool import BlockDone, WorkerPool
@@ -114,10 +116,36 @@ def test_a_block_that_fails_is_tried_again_but_not_for_ever(runtime: None, tmp_p
     outcomes = pool.run([of_seed(3), of_seed(0)], finished.append)
     assert sorted(outcomes["unrefined"]) == [0, 3]
     assert [done.evaluations for done in finished] == [2.0, 2.0]
-    with pytest.raises(RuntimeError, match=r"(?s)failed 3 times \(resources.max_failures is 2\).*the device is gone"):
+    with pytest.raises(WorkFailed, match=r"failed 3 times \(resources.max_failures is 2\)") as failed:
         pool.run([of_seed(0), of_seed(2)])
+    assert "The last time:\n  RuntimeError: the device is gone\n" in str(failed.value)
+    assert "Traceback" not in str(failed.value) and "\x1b" not in str(failed.value)
+    assert ", in evaluate\n" in str(failed.value.__cause__), "the traceback, which --debug shows"
     with pytest.raises(ValueError, match=r"^prompts\.sets: no such thing$"):
         pool.run([of_seed(1)])
+
+
+def caused() -> Exception:
+    try:
+        try:
+            raise KeyError("no such\nlayer")
+        except KeyError as cause:
+            raise RuntimeError("around it") from cause
+    except RuntimeError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("problem", "line"),
+    [
+        (caused(), "KeyError: 'no such\\nlayer'"),
+        (RuntimeError("\nCUDA error\nmore of it"), "RuntimeError: CUDA error"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_an_error_is_told_in_a_line(problem: Exception, line: str) -> None:
+    assert in_a_line(problem) == line
+    assert in_a_line(RayTaskError("work", "a long traceback", problem, "worker", 1, "127.0.0.1")) == line
 
 
 def test_no_room_for_a_worker(runtime: None, tmp_path: Path) -> None:

@@ -1,0 +1,13 @@
+"""What a search can end with beside a user's mistake: work on a worker that fails again and again."""
+
+
+class WorkFailed(RuntimeError):
+    """Workers could not do what was asked of them. Its message says what failed last, and what to do."""
+
+
+def in_a_line(problem: BaseException) -> str:
+    """The innermost cause of an exception as `Type: first line`; what Ray wraps around it is left out."""
+    while (inner := getattr(problem, "cause", None) or problem.__cause__) is not None:
+        problem = inner
+    lines = str(problem).strip().splitlines()
+    return f"{type(problem).__name__}: {lines[0]}" if lines else type(problem).__name__
