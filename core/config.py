@@ -107,6 +107,19 @@ class Refinement(FrozenModel):
     gsng: GSNg | None = None
     attention: AttentionChoice = AttentionChoice()
 
+    @property
+    def key_step(self) -> int:
+        """The step index that names the setting: IterRef's, or, for GSNg alone, the first of its range.
+
+        Raises:
+            ValueError: a refinement that does nothing has no step.
+        """
+        if self.iterref is not None:
+            return self.iterref.step_index
+        if self.gsng is not None:
+            return self.gsng.start
+        raise ValueError("refinement has neither iterref nor gsng, so it has no step")
+
 
 @cache
 def scheduler_names() -> list[str]:
@@ -167,7 +180,8 @@ class StepConfig(FrozenModel):
         dtype: of the weights.
         sampler: how to sample.
         refinement: what to do to the latents on the way.
-        timestep: what the scheduler gives at ``refinement.iterref.step_index``; None without IterRef.
+        timestep: what the scheduler gives at ``refinement.key_step``; only GSNg alone may leave it out, and is then not
+            checked against the schedule it was chosen on.
         evidence: what was measured; None if the setting was chosen by hand.
     """
 
@@ -202,10 +216,9 @@ class StepConfig(FrozenModel):
                 f"refinement.iterref.step_index must be in 0..{steps - 1} "
                 f"(sampler.num_inference_steps is {steps}), got {iterref.step_index}"
             )
-        if (iterref is None) != (self.timestep is None):
+        if iterref is not None and self.timestep is None:
             raise ValueError(
-                "timestep must be given with refinement.iterref, and only then: it is what the "
-                "scheduler gives at iterref.step_index"
+                "timestep must be given with refinement.iterref: it is what the scheduler gives at iterref.step_index"
             )
         if gsng is not None and (len(gsng.step_range(steps)) == 0 or (gsng.stop or 0) > steps):
             raise ValueError(
@@ -229,10 +242,10 @@ class StepConfig(FrozenModel):
             ValueError: another class or arguments than ``sampler`` names, another number of steps, or another
                 timestep at the step index.
         """
-        sampler, iterref = self.sampler, self.refinement.iterref
+        sampler = self.sampler
         check_scheduler(scheduler, sampler.scheduler, sampler.scheduler_config, sampler.num_inference_steps)
-        if iterref is not None and self.timestep is not None:
-            check_timestep(scheduler, iterref.step_index, self.timestep)
+        if self.timestep is not None:
+            check_timestep(scheduler, self.refinement.key_step, self.timestep)
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:

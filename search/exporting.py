@@ -31,7 +31,7 @@ def step_config(result: SearchResult, *, runner_up: bool = False, force: bool = 
         dtype=spec.model.dtype,
         sampler=spec.sampler,
         refinement=refinement,
-        timestep=None if refinement.iterref is None else result.timesteps[refinement.iterref.step_index],
+        timestep=result.timesteps[refinement.key_step],
         evidence=_evidence(result, confirmed),
     )
 

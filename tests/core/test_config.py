@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import jsonschema
 import pytest
 from hypothesis import given, settings
@@ -208,7 +209,6 @@ def test_a_missing_field_is_named():
     [
         (dict(refinement=Refinement(iterref=IterRef(step_index=50))), r"must be in 0\.\.49 .* got 50"),
         (dict(refinement=Refinement()), "neither iterref nor gsng"),
-        (dict(refinement=Refinement(gsng=GSNg())), "timestep must be given with refinement.iterref, and only then"),
         (dict(timestep=None), "timestep must be given with refinement.iterref"),
         (dict(refinement=Refinement(gsng=GSNg(start=25)), timestep=None), "refinement.gsng must name steps in 0..49"),
         (dict(refinement=Refinement(gsng=GSNg(stop=51)), timestep=None), "refinement.gsng must name steps in 0..49"),
@@ -219,8 +219,18 @@ def test_parts_that_do_not_fit_together_are_refused(values: dict[str, Any], mess
         step_config(**values)
 
 
-def test_guidance_alone_needs_no_timestep():
+def test_guidance_alone_needs_no_timestep_and_is_held_to_the_one_it_has():
     assert step_config(refinement=Refinement(gsng=GSNg()), timestep=None).timestep is None
+    first = step_config().sampler
+    scheduler = getattr(diffusers, first.scheduler)(**first.scheduler_config)
+    scheduler.set_timesteps(first.num_inference_steps)
+    guided = Refinement(gsng=GSNg(start=3, stop=9))
+    assert guided.key_step == 3
+    step_config(refinement=guided, timestep=float(scheduler.timesteps[3])).check_schedule(scheduler)
+    with pytest.raises(ValueError, match="step index 3 was chosen for timestep 1, but the scheduler has"):
+        step_config(refinement=guided, timestep=1.0).check_schedule(scheduler)
+    with pytest.raises(ValueError, match="so it has no step"):
+        _ = Refinement().key_step
 
 
 @pytest.mark.parametrize("weights", [dict(cn=0, iou=0), dict(cn=0.0, iou=0.0)])

@@ -11,7 +11,7 @@ from search.exporting import step_config
 from search.result import setting_row
 from search.spec import StorageSpec, TrackingSpec
 from search.stored_searches import load_result, search_folder
-from tests.search.found_search import PRUNED, RUNNER_UP, WINNER, finished, part, spec, stored
+from tests.search.found_search import PRUNED, RUNNER_UP, TIMESTEPS, WINNER, finished, part, spec, stored
 
 
 def run(*arguments):
@@ -117,10 +117,10 @@ def test_no_password_is_written(tmp_path, monkeypatch):
     assert read.spec.tracking.uri == "postgresql://***@db/mlflow" and read.trials[0].reason == "no http://***@hub/x"
 
 
-def test_guidance_alone_is_exported_without_a_timestep():
+def test_guidance_alone_is_exported_with_the_timestep_that_it_begins_at(tmp_path):
     result = finished()
     assert result.held_out is not None
-    guided = replace(result.held_out.winner.measured, refinement=Refinement(gsng=GSNg()))
+    guided = replace(result.held_out.winner.measured, refinement=Refinement(gsng=GSNg(start=2, stop=6)))
     held_out = replace(result.held_out, winner=replace(result.held_out.winner, measured=guided))
-    config = step_config(finished(held_out=held_out))
-    assert config.timestep is None and config.refinement.gsng == GSNg()
+    config = StepConfig.load(step_config(finished(held_out=held_out)).save(tmp_path / "step.json"))
+    assert config.refinement == Refinement(gsng=GSNg(start=2, stop=6)) and config.timestep == TIMESTEPS[2] == 851.0

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 
 from search.cli import build_app
 from search.journal import sole_driver
+from search.report import report
 from search.result import SearchResult
 from search.storage import Storage
 from tests.search.tracked_search import runs_of
@@ -121,11 +123,42 @@ def runs_in(folder: Path) -> dict[str, list[Any]]:
     return runs
 
 
+class Reader(threading.Thread):
+    """Reads a search's result again and again; `seen` has every state that it was in."""
+
+    def __init__(self, folder: Path):
+        super().__init__(daemon=True)
+        self.seen: list[SearchResult] = []
+        self._folder, self._over = folder, threading.Event()
+
+    def run(self) -> None:
+        while not self._over.wait(0.01):
+            for file in (self._folder / "runs" / "searches").glob("*/result.json"):
+                result = SearchResult.read(Storage(str(file.parent), read_only=True))
+                if not self.seen or result != self.seen[-1]:
+                    self.seen.append(result)
+
+    def __enter__(self) -> "Reader":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """The folder of a search that nothing disturbed, and what its command said."""
+def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result, list[SearchResult]]:
+    """The folder of a search that nothing disturbed, what its command said, and its result at every time."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    return folder, keystep_search(folder, "--sheet", str(folder / "sheet.png"))
+    with Reader(folder) as reader:
+        said = keystep_search(folder, "--sheet", str(folder / "sheet.png"))
+    return folder, said, reader.seen
+
+
+@pytest.fixture(scope="module")
+def searched(watched: tuple[Path, Result, list[SearchResult]]) -> tuple[Path, Result]:
+    return watched[:2]
 
 
 def test_a_search_ends_with_a_verdict(searched: tuple[Path, Result]) -> None:
@@ -162,6 +195,19 @@ def test_a_search_ends_with_a_verdict(searched: tuple[Path, Result]) -> None:
     for trial in result.trials:
         (run,) = runs[str(trial.slot)]
         assert run.data.metrics["tiam"] == sum(trial.values.values()) / PROMPTS
+
+
+def test_a_running_search_can_be_read(watched: tuple[Path, Result, list[SearchResult]]) -> None:
+    *running, last = watched[2]
+    assert last.status == "finished" and {result.status for result in running} == {"running"}
+    assert [len(result.trials) for result in running] == sorted(len(result.trials) for result in running)
+    first = next(result for result in running if result.trials)
+    assert len(first.trials) < TRIALS, "told as soon as a trial had ended"
+    assert {trial.slot: trial for trial in last.trials} == {
+        trial.slot: trial for trial in [*first.trials, *last.trials]
+    }
+    shown = report(first, figures=False)
+    assert shown.lead.startswith(f"The search is running; {len(first.trials)} trials have ended")
 
 
 @pytest.mark.slow
