@@ -152,9 +152,10 @@ class SamplerConfig(FrozenModel):
     def _known_scheduler(cls, name: str) -> str:
         known = scheduler_names()
         if name not in known:
+            whole = f"{name}Scheduler"
             raise ValueError(
-                f"{name!r} is no scheduler of diffusers {diffusers.__version__}{did_you_mean(name, known)} "
-                f"(they are {', '.join(known)})"
+                f"{name!r} is no scheduler of diffusers {diffusers.__version__}"
+                f"{did_you_mean(whole if whole in known else name, known)} (they are {', '.join(known)})"
             )
         return name
 

@@ -131,15 +131,26 @@ def load_pipeline(model: str | StepConfig, *, dtype: torch.dtype | None = None, 
 
     Raises:
         ValueError: an embedded model that does not exist.
-        OSError: the model cannot be found.
+        OSError: the model cannot be loaded; says what can.
     """
     dtype = dtype or arguments.pop("torch_dtype", None)
     if isinstance(model, str):
         # Without a dtype, parts of a checkpoint saved in half precision load as that and others do not.
-        settings = dtype_argument(dtype or torch.float32)
-        return DiffusionPipeline.from_pretrained(resolve_model(model), **settings, **arguments)
+        return _load(model, dtype_argument(dtype or torch.float32) | arguments)
     settings = {"revision": model.revision, **dtype_argument(dtype or model.torch_dtype)}
-    pipe: Any = DiffusionPipeline.from_pretrained(resolve_model(model.model), **settings | arguments)
+    pipe = _load(model.model, settings | arguments)
     scheduler = getattr(diffusers, model.sampler.scheduler)
     pipe.scheduler = scheduler.from_config(pipe.scheduler.config, **model.sampler.scheduler_config)
     return pipe
+
+
+def _load(model: str, settings: dict[str, Any]) -> Any:
+    place = resolve_model(model)
+    try:
+        return DiffusionPipeline.from_pretrained(place, **settings)
+    except (OSError, ValueError) as error:
+        reason = str(error).split(". ")[0].split(" (")[0]
+        raise OSError(
+            f"{model!r} cannot be loaded; give a hub id that can be reached from here, a folder that holds a diffusers "
+            f"pipeline, or an embedded model such as keystep/shapes-sd ({reason})"
+        ) from error

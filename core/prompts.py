@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from core.mentions import Span, assign_mentions, find_words
@@ -178,8 +179,10 @@ def _why_not_mentioned(entity: Entity, prompt: Prompt) -> str:
     mentions = find_words(entity.noun, prompt.text)
     same = sum(other.noun.casefold() == entity.noun.casefold() for other in prompt.entities)
     if not mentions:
-        plural = next((form for form in (entity.noun + "s", entity.noun + "es") if find_words(form, prompt.text)), None)
-        hint = f" (it has {plural!r}: name the entity that)" if plural else ""
+        found = next((form for form in (entity.noun + "s", entity.noun + "es") if find_words(form, prompt.text)), None)
+        if found is None:
+            found = next(iter(get_close_matches(entity.noun, re.findall(r"[\w-]+", prompt.text), n=1)), None)
+        hint = f" (it has {found!r}: name the entity that)" if found else ""
         reason = f"the prompt does not have the whole word {entity.noun!r}{hint}"
     elif len(mentions) < same:
         reason = f"{same} entities are named {entity.noun!r}, and the prompt mentions {len(mentions)}"

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from transformers import BlipForConditionalGeneration, BlipProcessor
 
-from evaluation.pretrained import default_device, fingerprint_of, load_config, load_network
+from core.devices import usable_device
+from evaluation.pretrained import fingerprint_of, load_config, load_network
 
 
 class BlipCaptioner:
@@ -38,7 +39,7 @@ class BlipCaptioner:
             raise ValueError(f"{model!r} is a {config.model_type} model; captions need a BLIP")
         processor_class: Any = BlipProcessor
         self._processor = processor_class.from_pretrained(model, revision=revision)
-        self._device = device or default_device()
+        self._device = usable_device(device)
         self._model = load_network(BlipForConditionalGeneration, model, revision).to(self._device)
         self._batch_size = batch_size
         self._max_new_tokens = max_new_tokens

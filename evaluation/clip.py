@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from core.devices import usable_device
 from core.prompts import Entity, Prompt
 from core.shapes.models import resolve_model
-from evaluation.pretrained import default_device, fingerprint_of
+from evaluation.pretrained import fingerprint_of
 from evaluation.template import indefinite_article
 
 SHAPES_CLIP = "keystep/shapes-clip"
@@ -61,7 +62,7 @@ class ClipScorer:
         batch_size: int = 64,
     ) -> None:
         source = _source(model, pretrained)
-        self._device = device or default_device()
+        self._device = usable_device(device)
         try:
             network, _, preprocess = open_clip.create_model_and_transforms(
                 source, pretrained=pretrained, device=self._device, require_pretrained=True, weights_only=True

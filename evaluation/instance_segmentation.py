@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import Mask2FormerImageProcessor
 
+from core.devices import usable_device
 from core.shapes.models import resolve_model
 from evaluation.detections import Instance
 from evaluation.detector import DEFAULT_MIN_SCORE, Detector, check_min_score
@@ -22,7 +23,6 @@ from evaluation.masks import mask_box
 from evaluation.pretrained import (
     batches_of_one_size,
     class_names,
-    default_device,
     fingerprint_of,
     load_config,
     load_network,
@@ -154,7 +154,7 @@ class InstanceSegmenter(Detector):
         self._family = FAMILIES[config.model_type]
         processor = getattr(transformers, self._family.processor)
         self._processor = processor.from_pretrained(resolve_model(model), revision=revision)
-        self._device = device or default_device()
+        self._device = usable_device(device)
         network = getattr(transformers, self._family.model)
         self._model = load_network(network, model, revision).to(self._device)
         self._names = class_names(config)

@@ -97,11 +97,6 @@ def batches_of_one_size(images: Sequence[Image.Image], batch_size: int) -> Itera
             yield indices[start : start + batch_size]
 
 
-def default_device() -> str:
-    """`cuda` where there is one, else `cpu`."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def has_file(model: str, name: str) -> bool:
     """Whether a local folder of a model has a file of that name."""
     return (Path(resolve_model(model)) / name).is_file()

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from core.frozen import did_you_mean
 from core.prompts import Entity, Prompt
 from evaluation.geneval import geneval_row, is_geneval, prompt_from_geneval
 from evaluation.prompt_sets import STANDARD_SETS, PromptSet, sample_template, standard_set
@@ -30,7 +31,10 @@ def load_prompt_set(source: str | Path, num_prompts: int | None = None, seed: in
         return standard_set(str(source), num_prompts, seed)
     path = Path(source)
     if not path.exists():
-        raise ValueError(f"{source}: no such file, and no standard prompt set; those are {', '.join(STANDARD_SETS)}")
+        raise ValueError(
+            f"{source}: no such file, and no standard prompt set{did_you_mean(path.name, list(STANDARD_SETS))} "
+            f"(those are {', '.join(STANDARD_SETS)})"
+        )
     if path.suffix in (".yaml", ".yml"):
         return sample_template(read_template(path), num_prompts, seed, path.stem)
     prompts = read_prompts(path)

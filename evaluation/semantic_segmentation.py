@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
+from core.devices import usable_device
 from core.shapes.models import resolve_model
 from evaluation.detections import Instance
 from evaluation.detector import DEFAULT_MIN_SCORE, Detector, check_min_score
@@ -19,7 +20,6 @@ from evaluation.masks import mask_box
 from evaluation.pretrained import (
     batches_of_one_size,
     class_names,
-    default_device,
     fingerprint_of,
     has_file,
     load_config,
@@ -68,7 +68,7 @@ class SemanticSegmenter(Detector):
         self._processor = None
         if has_file(model, "preprocessor_config.json"):
             self._processor = AutoImageProcessor.from_pretrained(resolve_model(model), revision=revision)
-        self._device = device or default_device()
+        self._device = usable_device(device)
         self._model = load_network(AutoModelForSemanticSegmentation, model, revision).to(self._device)
         self._batch_size = batch_size
         self._min_area = min_area

@@ -6,11 +6,12 @@ from importlib.metadata import version
 import numpy as np
 from PIL import Image
 
+from core.devices import usable_device
 from evaluation.detections import Instance
 from evaluation.detector import DEFAULT_MIN_SCORE, Detector, check_min_score
 from evaluation.labels import canonical_label
 from evaluation.masks import mask_box
-from evaluation.pretrained import default_device, fingerprint_of
+from evaluation.pretrained import fingerprint_of
 
 
 class YoloSegmenter(Detector):
@@ -50,7 +51,7 @@ class YoloSegmenter(Detector):
         self._model = YOLO(model)
         if self._model.task != "segment":
             raise ValueError(f"{model!r} does a {self._model.task} task; a segmentation model (-seg) is needed")
-        self._device = device or default_device()
+        self._device = usable_device(device)
         self._batch_size = batch_size
         self._names = {index: canonical_label(name) for index, name in self._model.names.items()}
         self.min_score = check_min_score(min_score)

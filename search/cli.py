@@ -13,6 +13,20 @@ from typing import TYPE_CHECKING, Annotated
 if TYPE_CHECKING:
     import typer
 
+HELP = """Find the one denoising step at which to repair a text-to-image model, and ship it as a small config.
+
+Examples, in the order of a first visit:
+
+```
+keystep search --out step_config.json
+keystep report shapes-sd
+keystep generate "a photo of a red circle and a blue star" --compare out.png
+keystep ui
+```
+
+`keystep COMMAND --help` has more of each.
+"""
+
 # Installed by the `search` extra, and needed by every command.
 NEEDED = ("typer", "rich", "yaml", "scipy")
 
@@ -63,7 +77,7 @@ def build_app() -> "typer.Typer":
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
-        help="Find the one denoising step at which to repair a text-to-image model, and ship it as a small config.",
+        help=HELP,
     )
 
     @app.callback()

@@ -9,6 +9,7 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from core.devices import usable_device
 from core.fingerprint import pipeline_fingerprint
 from core.generation import load_pipeline
 from evaluation.detector import Detector
@@ -28,7 +29,7 @@ def pipeline_of(model: ModelSpec) -> tuple[Any, str]:
     Raises:
         ValueError: the model cannot be found, or the device cannot be used; with the key.
     """
-    return _pipeline(model.id, model.revision, model.dtype, model.device or _default_device())
+    return _pipeline(model.id, model.revision, model.dtype, _device(model.device))
 
 
 @lru_cache(maxsize=1)
@@ -37,18 +38,10 @@ def _pipeline(model: str, revision: str | None, dtype: str, device: str) -> tupl
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     try:
-        pipe = load_pipeline(model, revision=revision, torch_dtype=getattr(torch, dtype))
+        pipe = load_pipeline(model, revision=revision, dtype=getattr(torch, dtype))
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"model.id: {model!r} cannot be loaded; give a hub id, a folder that holds a diffusers pipeline, or an "
-            f"embedded model such as keystep/shapes-sd ({error})"
-        ) from error
-    try:
-        pipe.to(device)
-    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
-        raise ValueError(
-            f"model.device: the model cannot be moved to {device!r} ({error}); leave it null to use what there is"
-        ) from error
+        raise ValueError(f"model.id: {error}") from error
+    pipe.to(device)
     pipe.set_progress_bar_config(disable=True)
     return pipe, pipeline_fingerprint(pipe)
 
@@ -79,5 +72,8 @@ def latents_folder(storage: StorageSpec) -> Path:
     return Path(cache).expanduser() / "keystep" / "latents"
 
 
-def _default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _device(device: str | None) -> str:
+    try:
+        return usable_device(device)
+    except ValueError as error:
+        raise ValueError(f"model.device: {error}") from error

@@ -13,7 +13,8 @@ from search.failures import WorkFailed
 class PlainErrors(TyperGroup):
     """Commands whose ValueError, OSError and WorkFailed end with exit code 2 and their message on stderr.
 
-    `--debug`, before or after the command, lets them through with their traceback.
+    Out of memory ends with exit code 1 and what to do. `--debug`, before or after the command, lets them through with
+    their traceback.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -29,5 +30,19 @@ class PlainErrors(TyperGroup):
         except (ValueError, OSError, WorkFailed) as error:
             if ctx.params.get("debug"):
                 raise
-            Console(stderr=True, soft_wrap=True).print(Text.assemble(("keystep: ", "bold red"), str(error)))
+            _tell(str(error))
             sys.exit(2)
+        except (MemoryError, RuntimeError) as error:
+            if ctx.params.get("debug") or not _out_of_memory(error):
+                raise
+            _tell(f"out of memory: make fewer pictures at a time, --batch-size 1 ({str(error).splitlines()[0]})")
+            sys.exit(1)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    torch = sys.modules.get("torch")  # whoever ran out of GPU memory has imported it
+    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+
+
+def _tell(message: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("keystep: ", "bold red"), message))

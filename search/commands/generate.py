@@ -71,10 +71,10 @@ def generate(
         raise ValueError(f"there is no step config {config}: make one with keystep export, or name it with --config")
     setting = StepConfig.load(config)
 
-    import torch
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
+    from core.devices import usable_device
     from core.generation import load_pipeline
     from evaluation.image_source import file_stem
     from search.pictures import before_after, pictures
@@ -83,7 +83,7 @@ def generate(
     diffusers_logging.disable_progress_bar()
     console = Console()
     console.print(f"Entities: {', '.join(map(str, asked.entities))}", highlight=False, soft_wrap=True)
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    place = usable_device(device)
     judge = _judge(detector, setting, asked, place) if compare is not None else None
     pipe = load_pipeline(setting).to(place)
     with progress_bar() as progress:

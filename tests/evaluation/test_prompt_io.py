@@ -193,5 +193,5 @@ def test_names_templates_and_files_load_alike(tmp_path):
     assert [prompt.text for prompt in load_prompt_set(template)] == ["a cat", "a dog", "a cow"]
     write_prompts(load_prompt_set(template), tmp_path / "mine.csv")
     assert load_prompt_set(tmp_path / "mine.csv", 2, seed=1) == load_prompt_set(template, 2, seed=1)
-    with pytest.raises(ValueError, match=r"nowhere\.csv: no such file, and no standard prompt set; those are two,"):
+    with pytest.raises(ValueError, match=r"nowhere\.csv: no such file, and no standard prompt set \(those are two,"):
         load_prompt_set("nowhere.csv")

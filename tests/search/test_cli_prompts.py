@@ -85,7 +85,7 @@ def test_nothing_lists_the_standard_sets():
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["nowhere.csv"], "nowhere.csv: no such file, and no standard prompt set; those are two, two_colored"),
+        (["nowhere.csv"], "nowhere.csv: no such file, and no standard prompt set (those are two, two_colored"),
         (["shapes_one", "--sample", 9], "'shapes_one' has 8 prompts; ask for 1 to 8, not 9"),
         (["shapes_one", "--held-out", 0.5], "--held-out writes two files"),
         (["shapes_one", "--out", "x.txt"], "x.txt: prompts are written as .csv, .jsonl"),
