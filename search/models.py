@@ -47,7 +47,7 @@ def _pipeline(model: str, revision: str | None, dtype: str, device: str) -> tupl
 
 
 @lru_cache(maxsize=1)
-def _detector(spec: str, revision: str | None, min_score: float, device: str | None) -> Detector:
+def _detector(spec: str, revision: str | None, min_score: float, device: str) -> Detector:
     return load_detector(spec, revision=revision, min_score=min_score, device=device)
 
 
@@ -57,8 +57,11 @@ def detector_of(spec: SearchSpec) -> Detector:
     Raises:
         ValueError: it cannot be found or used.
     """
-    detector = spec.detector
-    return _detector(detector.id, detector.revision, detector.min_score, spec.model.device)
+    detector, device = spec.detector, _device(spec.model.device)
+    try:
+        return _detector(detector.id, detector.revision, detector.min_score, device)
+    except ValueError as error:
+        raise ValueError(f"detector.id: {error}") from error
 
 
 def latents_folder(storage: StorageSpec) -> Path:

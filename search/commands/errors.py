@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from search.failures import WorkFailed
+from search.failures import WorkFailed, in_a_line
 
 
 class PlainErrors(TyperGroup):
@@ -35,7 +35,7 @@ class PlainErrors(TyperGroup):
         except (MemoryError, RuntimeError) as error:
             if ctx.params.get("debug") or not _out_of_memory(error):
                 raise
-            _tell(f"out of memory: make fewer pictures at a time, --batch-size 1 ({str(error).splitlines()[0]})")
+            _tell(f"out of memory: make fewer pictures at a time, --batch-size 1 ({in_a_line(error)})")
             sys.exit(1)
 
 
