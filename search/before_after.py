@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from core.config import IterRef, Refinement
 from evaluation.contact_sheet import Cell, SheetRow, contact_sheet
 from evaluation.tiam import score_detections
 from search.instances import Instance, Part
+from search.outcomes import setting_id
 from search.pool import WorkerPool
 from search.result import SearchResult
 from search.settings_text import setting_text
@@ -23,68 +25,94 @@ REPAIRED, OTHERS = 6, 2  # rows of the sheet: repaired by the winner, and spoilt
 SLIDER = 6  # instances on a picture of the slider
 
 
-def show_before_after(
-    pool: WorkerPool,
-    result: SearchResult,
-    validation: Part,
-    held_out: Part,
-    tracker: Tracker,
-    folder: Path,
-    sheet: Path | None = None,
-) -> None:
-    """Draw the sheets and hand them to the tracker; nothing without a winner.
+@dataclass(frozen=True)
+class Picture:
+    """A sheet to draw: instances by settings, and where it is kept and tracked.
 
-    Args:
-        folder: local, where the pictures are kept for the tracker.
-        sheet: where the user wants a copy.
+    Attributes:
+        path: local; once it exists it is right, since the winner is part of it.
+        key, step: the slider that shows it, and its place there.
+        settings: column's name to setting.
+    """
+
+    path: Path
+    key: str
+    step: int
+    title: str
+    instances: tuple[Instance, ...]
+    settings: dict[str, Refinement | None]
+
+
+def pictures_of(result: SearchResult, validation: Part, held_out: Part, folder: Path) -> list[Picture]:
+    """The pictures of a finished search, the sheet first; none without a winner.
 
     The sheet shows held-out instances: what the winner repaired, and some that it spoilt or left. The slider shows
     the same few validation instances refined at every step of the space, with the winner's other settings.
     """
     if result.held_out is None or result.chosen is None or result.chosen.winner is None:
-        return
+        return []
     winner = result.chosen.winner
+    folder = folder / setting_id(winner)
     before, after = result.held_out.baseline.measured.values, result.held_out.winner.measured.values
-    chosen = _telling(held_out, before, after)
-    columns: list[Refinement | None] = [None, winner]
-    drawn = pool.ask(sheet_of, chosen, columns, [setting_text(column) for column in columns], result.spec.name)
-    tracker.image("before and after", 0, _written(folder / "before_after.png", drawn))
-    if sheet is not None:
-        _written(sheet, drawn)
+    columns = {"unrefined": None, setting_text(winner): winner}
+    telling = tuple(_telling(held_out, before, after))
+    sheet = Picture(folder / "before_after.png", "before and after", 0, result.spec.name, telling, columns)
     if winner.iterref is None:
-        return
-    shown = _some(validation)
+        return [sheet]
+    slider = []
     for step in range(len(result.timesteps)):
         moved = winner.model_copy(update={"iterref": _at(winner.iterref, step)})
         title = f"step {step} (t {result.timesteps[step]:g})"
-        drawn = pool.ask(sheet_of, shown, [None, moved], ["unrefined", title], title)
-        tracker.image("refined at step", step, _written(folder / f"step-{step:03}.png", drawn))
+        path, columns = folder / f"step-{step:03}.png", {"unrefined": None, title: moved}
+        slider.append(Picture(path, "refined at step", step, title, tuple(_some(validation)), columns))
+    return [sheet, *slider]
+
+
+def draw(pool: WorkerPool, pictures: Sequence[Picture]) -> None:
+    """Draw those that there are not yet."""
+    missing = [picture for picture in pictures if not picture.path.exists()]
+    drawn = pool.map(sheet_of, [(each.instances, each.settings, each.title) for each in missing])
+    for picture, content in zip(missing, drawn, strict=True):
+        _write(picture.path, content)
+
+
+def tell(pictures: Sequence[Picture], tracker: Tracker) -> None:
+    """Hand them to the tracker."""
+    for picture in pictures:
+        tracker.image(picture.key, picture.step, picture.path)
+
+
+def copy_sheet(pictures: Sequence[Picture], sheet: Path | None) -> None:
+    """Put the drawn sheet where the user wants it, if there is one and it is wanted."""
+    if sheet is not None and pictures:
+        _write(sheet, pictures[0].path.read_bytes())
 
 
 def sheet_of(
     evaluator: "Evaluator",
     instances: Sequence[Instance],
-    settings: Sequence[Refinement | None],
-    names: Sequence[str],
+    settings: Mapping[str, Refinement | None],
     title: str,
 ) -> bytes:
     """A row for every instance, a column for every setting, judged; as PNG."""
     columns = []
-    for setting in settings:
+    for setting in settings.values():
         images = evaluator.images(setting, instances)
         columns.append([_cell(evaluator, *pair) for pair in zip(images, instances, strict=True)])
     rows = [
         SheetRow(instance.prompt, instance.seed, cells) for instance, *cells in zip(instances, *columns, strict=True)
     ]
     file = io.BytesIO()
-    contact_sheet(rows, names, title=title).save(file, format="PNG")
+    contact_sheet(rows, list(settings), title=title).save(file, format="PNG")
     return file.getvalue()
 
 
-def _written(path: Path, content: bytes) -> Path:
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all: a picture that exists is not drawn again."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
+    draft = path.with_name(f".{path.name}")
+    draft.write_bytes(content)
+    draft.replace(path)
 
 
 def _cell(evaluator: "Evaluator", image: Image.Image, instance: Instance) -> Cell:

@@ -7,15 +7,16 @@ from search.run_fields import metric_name
 from search.settings_text import setting_text
 
 if TYPE_CHECKING:
-    from search.selection import Choice, Confirmed, HeldOut
+    from search.result import Chosen
+    from search.selection import Confirmed, HeldOut
     from search.spec import SearchSpec
 
 
-def conclusion(spec: "SearchSpec", choice: "Choice", held_out: "HeldOut | None", export_command: str) -> dict[str, Any]:
+def conclusion(spec: "SearchSpec", chosen: "Chosen", held_out: "HeldOut | None", export_command: str) -> dict[str, Any]:
     """JSON values: `note`, `metrics`, `tags`, and `outcomes` (setting to instance number to outcome, held-out)."""
     data: dict[str, Any] = {"metrics": {}, "tags": {}, "outcomes": {}}
-    if choice.winner is not None:
-        data["tags"]["keystep.winner"] = setting_text(choice.winner.refinement)
+    if chosen.winner is not None:
+        data["tags"]["keystep.winner"] = setting_text(chosen.winner)
     if held_out is not None:
         comparison = held_out.winner.comparison
         assert comparison is not None
@@ -31,14 +32,14 @@ def conclusion(spec: "SearchSpec", choice: "Choice", held_out: "HeldOut | None",
         for name, confirmed in (("baseline", held_out.baseline), ("winner", held_out.winner)):
             values = confirmed.measured.values
             data["outcomes"][name] = {str(number): float(value) for number, value in values.items()}
-    data["note"] = _note(spec, choice, held_out, export_command)
+    data["note"] = _note(spec, chosen, held_out, export_command)
     return data
 
 
-def _note(spec: "SearchSpec", choice: "Choice", held_out: "HeldOut | None", export_command: str) -> str:
-    if choice.winner is None:
-        return f"# {spec.name}: no winner\n\n{choice.reason}\n"
-    lines = [f"# {spec.name}: {setting_text(choice.winner.refinement)}", "", f"Chosen as the {choice.reason}.", ""]
+def _note(spec: "SearchSpec", chosen: "Chosen", held_out: "HeldOut | None", export_command: str) -> str:
+    if chosen.winner is None:
+        return f"# {spec.name}: no winner\n\n{chosen.reason}\n"
+    lines = [f"# {spec.name}: {setting_text(chosen.winner)}", "", f"Chosen as the {chosen.reason}.", ""]
     if held_out is not None:
         lines += [f"**{held_out.summary}.**", "", *_table(held_out), ""]
         if held_out.significant:

@@ -65,14 +65,17 @@ def detector_of(spec: SearchSpec) -> Detector:
 
 
 def latents_folder(storage: StorageSpec) -> Path:
-    """Where a worker keeps latents: as the spec says, under a path that is a folder, else in the user's cache."""
-    if storage.latents_path is not None:
-        return Path(storage.latents_path).expanduser()
+    """Where a worker keeps latents: as the spec says, else as `kept_folder`."""
+    return kept_folder(storage, "latents") if storage.latents_path is None else Path(storage.latents_path).expanduser()
+
+
+def kept_folder(storage: StorageSpec, name: str) -> Path:
+    """Where a worker keeps what can be made again: under the storage's path if that is a folder, else in the cache."""
     folder = local_folder(storage.path)
     if folder is not None:
-        return folder / "latents"
+        return folder / name
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "keystep" / "latents"
+    return Path(cache).expanduser() / "keystep" / name
 
 
 def _device(device: str | None) -> str:

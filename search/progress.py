@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-STAGES = ("preflight", "baseline", "trials", "held-out")
+STAGES = ("preflight", "baseline", "trials", "held-out", "metrics", "pictures")
 PLAIN_SECONDS = 10.0  # between two lines of the same stage when there is no terminal
 
 

@@ -219,7 +219,7 @@ def _use(result: SearchResult) -> list[Block]:
     if result.held_out is None:
         return []
     force = "" if result.held_out.significant else " --force"
-    return [Command(f"keystep export {result.search_id} --out step_config.json{force}")]
+    return [Command(f"{result.export_command}{force}")]
 
 
 def _provenance(result: SearchResult) -> Table:

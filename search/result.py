@@ -231,6 +231,11 @@ class SearchResult(BaseModel):
         """Whether the winner is shown to be better than the unrefined model on held-out prompts."""
         return self.held_out is not None and self.held_out.significant
 
+    @property
+    def export_command(self) -> str:
+        """What exports the winner."""
+        return f"keystep export {self.search_id} --out step_config.json"
+
     def save(self, folder: Storage) -> None:
         """Write result.json in the search's folder; a reader sees the whole file or the one before.
 

@@ -1,12 +1,12 @@
 """A whole search: preflight, baseline, trials, choice, held-out prompts. The same call again goes on with it."""
 
-import os
 from pathlib import Path
 from typing import TextIO
 
 from core.config import Refinement
-from search.before_after import show_before_after
+from search.before_after import copy_sheet, draw, pictures_of, tell
 from search.findings import Findings, KeepUp, costs
+from search.finished import call_again, finished_result
 from search.instances import Part, make_parts
 from search.journal import forget, sole_driver
 from search.ledger import TrialRecord
@@ -14,12 +14,11 @@ from search.outcomes import Outcome, setting_id
 from search.pool import BlockDone, WorkerPool
 from search.preflight import inspect, seconds_per_image
 from search.progress import SearchView, ViewCallback, Watched
-from search.result import SearchResult, SettingRow
+from search.result import FILE_NAME, Chosen, SearchResult, SettingRow
 from search.selection import Choice
 from search.space import Space
 from search.spec import SearchSpec
-from search.storage import local_folder
-from search.stored_searches import SEARCHES, load_result
+from search.stored_searches import local_search_folder, search_folder, stored_result
 from search.tracking import Tracker
 from search.tune_tracking import TuneTracking
 from search.tuning import run_trials, start_ray
@@ -28,7 +27,7 @@ from search.tuning import run_trials, start_ray
 def run_search(
     spec: SearchSpec, *, fresh: bool = False, sheet: Path | None = None, stream: TextIO | None = None
 ) -> SearchResult:
-    """Run a search to its end, or what is left of it.
+    """Run a search to its end, or what is left of it. Of one that has ended only the result is read.
 
     Args:
         spec: what to search. Its relative paths are those of the working directory.
@@ -43,7 +42,11 @@ def run_search(
         ValueError: a mistake in the spec, before anything is made; storage that cannot be written.
         KeyboardInterrupt: Ctrl-C; the same call goes on.
     """
-    search = _Search(spec.anchored(), stream)
+    spec = spec.anchored()
+    finished = None if fresh else finished_result(spec)
+    if finished is not None:
+        return call_again(spec, finished, _view(spec, stream), sheet)
+    search = _Search(spec, stream)
     with search.view.shown():
         try:
             result = search.run(fresh, sheet)
@@ -60,10 +63,12 @@ class _Search:
     def __init__(self, spec: SearchSpec, stream: TextIO | None):
         self.spec = spec
         self.validation, self.held_out = make_parts(spec)
-        self.view = SearchView(Watched(f"{spec.name} ({spec.search_id})", spec.search.trials), stream)
+        self.view = _view(spec, stream)
         self.local = local_search_folder(spec)
         self.tracker = Tracker(spec, self.local)
-        self.found = Findings(spec, self.validation, self.held_out, seconds_before=_earlier_seconds(spec))
+        earlier = stored_result(spec)
+        seconds_before = 0.0 if earlier is None else earlier.seconds
+        self.found = Findings(spec, self.validation, self.held_out, seconds_before=seconds_before)
         self._finished = False
 
     def run(self, fresh: bool, sheet: Path | None) -> SearchResult:
@@ -77,6 +82,7 @@ class _Search:
             space = Space(self.spec, preflight.timesteps)
             with sole_driver(path, search_id):
                 if fresh:
+                    search_folder(path, search_id).remove(FILE_NAME)  # else it would still say that it is finished
                     forget(path, search_id)
                     self.found.seconds_before = 0.0
                 self.tracker.start(self.validation, self.held_out, preflight.timesteps, fresh=fresh)
@@ -94,9 +100,12 @@ class _Search:
             self._confirm(pool, choice)
         result = self.found.save("finished")
         self._finished = True
-        show_before_after(pool, result, self.validation, self.held_out, self.tracker, self.local / "pictures", sheet)
-        command = f"keystep export {result.search_id} --out step_config.json"
-        self.tracker.conclude(choice, self.found.verdict, command)
+        self.view.stage("pictures")
+        pictures = pictures_of(result, self.validation, self.held_out, self.local / "pictures")
+        draw(pool, pictures)
+        tell(pictures, self.tracker)
+        copy_sheet(pictures, sheet)
+        self.tracker.conclude(Chosen.of(choice), self.found.verdict, result.export_command)
         self.tracker.close()
         return result
 
@@ -170,19 +179,8 @@ class _Search:
         return pool.run([(setting, block) for setting in settings for block in part.blocks], told)
 
 
-def _earlier_seconds(spec: SearchSpec) -> float:
-    try:
-        return load_result(spec.search_id, spec.storage.path).seconds
-    except ValueError:
-        return 0.0
-
-
-def local_search_folder(spec: SearchSpec) -> Path:
-    """Where this machine keeps what waits to be sent: the search's folder, or for an object store one of the user's."""
-    root = (
-        local_folder(spec.storage.path) or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "keystep"
-    )
-    return root / SEARCHES / spec.search_id
+def _view(spec: SearchSpec, stream: TextIO | None) -> SearchView:
+    return SearchView(Watched(f"{spec.name} ({spec.search_id})", spec.search.trials), stream)
 
 
 def percent(row: SettingRow) -> str:

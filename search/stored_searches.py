@@ -1,11 +1,12 @@
 """Find a search's result by its id, its name or where it lies."""
 
+import os
 from pathlib import Path
 
 from search.result import FILE_NAME, SearchResult
 from search.secrets import masked
-from search.spec import StorageSpec
-from search.storage import Storage
+from search.spec import SearchSpec, StorageSpec
+from search.storage import Storage, local_folder
 
 SEARCHES = "searches"
 LEAST_PREFIX = 4  # characters of an id
@@ -15,6 +16,22 @@ def search_folder(storage: str, search_id: str, *, read_only: bool = False) -> S
     """The folder of a search in the storage at a path or address. Errors as `search.storage.Storage`'s."""
     address, mark, options = storage.partition("?") if "://" in storage else (storage, "", "")
     return Storage(f"{address.rstrip('/')}/{SEARCHES}/{search_id}{mark}{options}", read_only=read_only)
+
+
+def local_search_folder(spec: SearchSpec) -> Path:
+    """Where this machine keeps what waits to be sent: the search's folder, or for an object store one of the user's."""
+    root = (
+        local_folder(spec.storage.path) or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "keystep"
+    )
+    return root / SEARCHES / spec.search_id
+
+
+def stored_result(spec: SearchSpec) -> SearchResult | None:
+    """What a search of this spec has written last; None if there is nothing that can be read."""
+    try:
+        return SearchResult.read(search_folder(spec.storage.path, spec.search_id, read_only=True))
+    except (OSError, ValueError):
+        return None
 
 
 def load_result(search: str, storage: str | None = None) -> SearchResult:

@@ -23,7 +23,8 @@ from search.tracking_uri import tracking_uri
 if TYPE_CHECKING:
     from search.instances import Part
     from search.ledger import TrialRecord
-    from search.selection import Choice, HeldOut
+    from search.result import Chosen
+    from search.selection import HeldOut
     from search.spec import SearchSpec
 
 LOG = logging.getLogger(__name__)
@@ -70,8 +71,7 @@ class Tracker:
         import yaml
 
         uri = tracking_uri(self.spec)
-        target = sha256(f"{uri} {self.spec.tracking.experiment}".encode()).hexdigest()[:8]
-        self._spool = Spool(self.folder, target, fresh)
+        self._spool = Spool(self.folder, self._target, fresh)
         if (first := self._spool.first) is None:
             data = {
                 "attempt": uuid.uuid4().hex[:12],
@@ -89,6 +89,13 @@ class Tracker:
         facts = SearchFacts(self.spec, validation, held_out, tuple(timesteps))
         self._sender = Sender(self._spool, facts, uri, first)
         self._sender.start()
+
+    def is_through(self) -> bool:
+        """Before `start`: whether earlier processes have told and sent all, to the end, or never tracked here."""
+        if not self.spec.tracking.enabled or not self.folder.exists():
+            return True
+        spool = Spool(self.folder, self._target)
+        return spool.first is None or ("concluded" in spool and not spool.num_pending)
 
     @property
     def num_pending(self) -> int:
@@ -164,11 +171,11 @@ class Tracker:
         """
         self._tell(f"image/{key}/{step}", "image", {"key": key, "step": step, "path": str(Path(path).absolute())})
 
-    def conclude(self, choice: "Choice", held_out: "HeldOut | None", export_command: str) -> None:
+    def conclude(self, chosen: "Chosen", held_out: "HeldOut | None", export_command: str) -> None:
         """The end: winner, verdict, curves, figures and the note that says how to go on."""
         from search.conclusion import conclusion
 
-        self._tell("concluded", "concluded", conclusion(self.spec, choice, held_out, export_command))
+        self._tell("concluded", "concluded", conclusion(self.spec, chosen, held_out, export_command))
 
     def close(self, timeout: float = 10.0, *, status: Literal["FINISHED", "KILLED", "FAILED"] = "FINISHED") -> bool:
         """End the parent run with `status`; wait up to `timeout` seconds for what is left to be sent.
@@ -183,6 +190,11 @@ class Tracker:
         if not done:
             LOG.warning("tracking: %s", self.status)
         return done
+
+    @property
+    def _target(self) -> str:
+        """Short name of the store and experiment that are told."""
+        return sha256(f"{tracking_uri(self.spec)} {self.spec.tracking.experiment}".encode()).hexdigest()[:8]
 
     def _ended(self, slot: int) -> bool:
         return self._spool is not None and f"slot/{slot}/ended" in self._spool

@@ -1,164 +1,35 @@
 """Whole searches of the embedded model from the command line: gone on with, started over, killed, refused."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import ray
-import yaml
 from click.testing import Result
-from mlflow import MlflowClient
-from typer.testing import CliRunner
 
-from search.cli import build_app
 from search.journal import sole_driver
 from search.report import report
 from search.result import SearchResult
-from search.storage import Storage
-from tests.search.tracked_search import runs_of
+from tests.search.whole_search import (
+    CONFIRMED,
+    PROMPTS,
+    ROOT,
+    STEPS,
+    TRIALS,
+    found_in,
+    keystep_search,
+    result_in,
+    rows,
+    runs_in,
+    shards,
+    spec_in,
+)
 
-ROOT = Path(__file__).parents[2]
-STEPS = 6
-TRIALS = 3
-PROMPTS = 4  # of each part
-CONFIRMED = 3  # settings on held-out prompts: unrefined, winner, runner-up
-PLAIN: dict[str, Any] = {
-    "name": "tiny",
-    "model": {"id": "keystep/shapes-sd"},
-    "sampler": {
-        "scheduler": "DDPMScheduler",
-        "num_inference_steps": STEPS,
-        "guidance_scale": 1.5,
-        "height": 64,
-        "width": 64,
-    },
-    "prompts": {
-        "sets": ["shapes_two"],
-        "validation": PROMPTS,
-        "held_out": PROMPTS,
-        "seeds": [0],
-        "held_out_seeds": [1],
-    },
-    "detector": {"id": "keystep/shapes-segmenter"},
-    "space": {"steps": [1, 2, 3], "iterations": [2], "step_size": [20.0], "cn": [1.0], "iou": [1.0]},
-    "search": {"trials": TRIALS, "block_prompts": 2},
-    "resources": {"workers": 1, "batch_size": 2},
-}
-TIMES = {"seconds", "gpu_seconds", "updated", "seconds_per_image"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_workers() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_worker_niceness", "0")  # else workers starve beside anything else that runs
-        yield
-    ray.shutdown()
-
-
-def spec_in(folder: Path) -> Path:
-    """A spec file whose search keeps everything in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    places = {"storage": {"path": str(folder / "runs"), "latents_gb": 0.2}, "tracking": tracked(folder)}
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(PLAIN | places))
-    return folder / "tiny.yaml"
-
-
-def tracked(folder: Path) -> dict[str, str]:
-    return {
-        "uri": f"sqlite:///{folder}/mlflow.db",
-        "experiment": "tiny",
-        "artifact_location": str(folder / "artifacts"),
-    }
-
-
-def keystep_search(folder: Path, *options: str) -> Result:
-    return CliRunner().invoke(build_app(), ["search", str(spec_in(folder)), *options], env={"COLUMNS": "160"})
-
-
-def result_in(folder: Path) -> SearchResult:
-    (file,) = (folder / "runs" / "searches").glob("*/result.json")
-    return SearchResult.read(Storage(str(file.parent)))
-
-
-def without_times(value: Any) -> Any:
-    """Plain values of a result without what a clock says and where it was kept."""
-    if isinstance(value, dict):
-        return {key: without_times(inner) for key, inner in value.items() if key not in TIMES | {"storage", "tracking"}}
-    return [without_times(inner) for inner in value] if isinstance(value, list) else value
-
-
-def found_in(folder: Path) -> Any:
-    return without_times(result_in(folder).model_dump(mode="json"))
-
-
-def shards(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): path.read_text() for path in (folder / "runs" / "outcomes").rglob("*.json")}
-
-
-def rows(folder: Path) -> list[tuple[str, str, int]]:
-    """Setting, prompt and seed of every outcome in every shard."""
-    return sorted(
-        (Path(name).parent.name, row["prompt"], row["seed"])
-        for name, text in shards(folder).items()
-        for row in json.loads(text)["outcomes"]
-    )
-
-
-def runs_in(folder: Path) -> dict[str, list[Any]]:
-    """MLflow's runs by slot. Each attempt has one parent, one run of the baseline and one of each trial."""
-    runs = runs_of(MlflowClient(tracking_uri=tracked(folder)["uri"]), "tiny")
-    num_parents = len(runs["parent"])
-    assert {slot: len(found) for slot, found in runs.items()} == dict.fromkeys(
-        ["parent", "baseline", *map(str, range(TRIALS))], num_parents
-    )
-    assert {parent.info.status for parent in runs["parent"]} == {"FINISHED"}
-    return runs
-
-
-class Reader(threading.Thread):
-    """Reads a search's result again and again; `seen` has every state that it was in."""
-
-    def __init__(self, folder: Path):
-        super().__init__(daemon=True)
-        self.seen: list[SearchResult] = []
-        self._folder, self._over = folder, threading.Event()
-
-    def run(self) -> None:
-        while not self._over.wait(0.01):
-            for file in (self._folder / "runs" / "searches").glob("*/result.json"):
-                result = SearchResult.read(Storage(str(file.parent), read_only=True))
-                if not self.seen or result != self.seen[-1]:
-                    self.seen.append(result)
-
-    def __enter__(self) -> "Reader":
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self.join()
-
-
-@pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result, list[SearchResult]]:
-    """The folder of a search that nothing disturbed, what its command said, and its result at every time."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    with Reader(folder) as reader:
-        said = keystep_search(folder, "--sheet", str(folder / "sheet.png"))
-    return folder, said, reader.seen
-
-
-@pytest.fixture(scope="module")
-def searched(watched: tuple[Path, Result, list[SearchResult]]) -> tuple[Path, Result]:
-    return watched[:2]
+pytestmark = pytest.mark.usefixtures("quick_workers")
 
 
 def test_a_search_ends_with_a_verdict(searched: tuple[Path, Result]) -> None:
@@ -208,20 +79,6 @@ def test_a_running_search_can_be_read(watched: tuple[Path, Result, list[SearchRe
     }
     shown = report(first, figures=False)
     assert shown.lead.startswith(f"The search is running; {len(first.trials)} trials have ended")
-
-
-@pytest.mark.slow
-def test_the_same_call_computes_nothing_and_exports_nothing_without_a_gain(searched: tuple[Path, Result]) -> None:
-    folder, _ = searched
-    found, made, runs = found_in(folder), shards(folder), runs_in(folder)
-    # The least p of four prompts is 1/16: whatever the model draws, there is no significant gain.
-    said = keystep_search(folder, "--out", str(folder / "step.json"))
-    assert said.exit_code == 2
-    assert "found no significant gain, and nothing was exported" in said.stderr and "--force" in said.stderr
-    assert "Traceback" not in said.stderr and not (folder / "step.json").exists()
-    assert shards(folder) == made
-    assert found_in(folder) == found
-    assert {slot: len(of) for slot, of in runs_in(folder).items()} == {slot: len(of) for slot, of in runs.items()}
 
 
 @pytest.mark.slow

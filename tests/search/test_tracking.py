@@ -165,7 +165,9 @@ def test_a_server_killed_in_mid_search_loses_and_doubles_nothing(server, client,
     assert search.tracker.close(PATIENCE)
     assert_whole(client, search, "killed")
 
-    again = MiniSearch(late.tracker.spec, tmp_path / "late").start().run()
+    again = MiniSearch(late.tracker.spec, tmp_path / "late")
+    assert not again.tracker.is_through()
+    again.start().run()
     assert again.tracker.close(PATIENCE)
     assert_whole(client, again, "late")
 

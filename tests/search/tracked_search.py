@@ -7,6 +7,7 @@ from pathlib import Path
 from core.config import GSNg, IterRef, Refinement
 from search.instances import make_parts
 from search.ledger import TrialRecord
+from search.result import Chosen
 from search.selection import Candidate, Measured, select, verdict
 from search.space import Space
 from search.spec import SearchSpec
@@ -120,7 +121,7 @@ class MiniSearch:
             Measured(None, {number: float(number % 2) for number in numbers}, 0.5, 20.0),
             Measured(choice.winner.refinement, dict.fromkeys(numbers, 1.0), 0.9, 30.0),
         )
-        self.tracker.conclude(choice, held_out, "keystep export mini --out step_config.json")
+        self.tracker.conclude(Chosen.of(choice), held_out, "keystep export mini --out step_config.json")
 
     def run(self, first: int = 0, last: int | None = None) -> "MiniSearch":
         """Make the calls number `first` up to, not including, `last`."""
