@@ -2,12 +2,12 @@
 
 A command's module holds a function with typer's annotations and imports what is heavy (torch, ray, a
 detector) inside it, so that `keystep --help` answers at once. To add a command, write its module and name the
-function in COMMANDS.
+function in `commands`. `cluster.cli` adds the commands of the room above and is what is installed as `keystep`.
 """
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 if TYPE_CHECKING:
@@ -30,9 +30,16 @@ keystep ui
 # Installed by the `search` extra, and needed by every command.
 NEEDED = ("typer", "rich", "yaml", "scipy")
 
+Commands = Mapping[str, Callable[..., None]]
+"""Every command's function, by the name it is called by, in the order that help lists them."""
 
-def main() -> None:
-    """Run the command line; says what to install if the `search` extra is missing."""
+
+def main(more: Callable[[], Commands] | None = None) -> None:
+    """Run the command line; says what to install if the `search` extra is missing.
+
+    Args:
+        more: what brings the commands of another room.
+    """
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         print(
@@ -41,11 +48,11 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(2)
-    build_app()()
+    build_app({**commands(), **(more() if more else {})})()
 
 
-def commands() -> dict[str, Callable[..., None]]:
-    """Every command's function, by the name it is called by, in the order that help lists them."""
+def commands() -> Commands:
+    """The commands of this room."""
     from search.commands.export import export
     from search.commands.generate import generate
     from search.commands.prompts import prompts
@@ -65,8 +72,12 @@ def commands() -> dict[str, Callable[..., None]]:
     }
 
 
-def build_app() -> "typer.Typer":
-    """The command line as a typer application. User errors end it with exit code 2 and one message."""
+def build_app(shown: Commands | None = None) -> "typer.Typer":
+    """The command line as a typer application. User errors end it with exit code 2 and one message.
+
+    Args:
+        shown: its commands; None is those of this room.
+    """
     import typer
 
     from search.commands.errors import PlainErrors
@@ -88,6 +99,6 @@ def build_app() -> "typer.Typer":
     ) -> None:
         """`debug` is read by PlainErrors, which also accepts it after the command."""
 
-    for name, function in commands().items():
+    for name, function in (commands() if shown is None else shown).items():
         app.command(name)(function)
     return app

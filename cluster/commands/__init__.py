@@ -1,0 +1,1 @@
+"""The commands of `keystep` that know machines, one module each."""
