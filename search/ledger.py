@@ -1,16 +1,16 @@
 """What became of each trial of a search, kept in an Optuna study that survives the process."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from optuna import Study
 from optuna.distributions import BaseDistribution
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from core.config import Refinement
-from search.journal import Journal
 
 State = Literal["running", "complete", "pruned", "failed"]
 _STATES: dict[TrialState, State] = {
@@ -52,6 +52,12 @@ class TrialRecord:
     seconds: float = 0.0
 
 
+class Batching(Protocol):
+    """A log that can take several appends as one: see `search.journal`."""
+
+    def batch(self) -> AbstractContextManager[None]: ...
+
+
 class Ledger:
     """The trials of one search, in an Optuna study: slot n is the study's trial n.
 
@@ -67,8 +73,8 @@ class Ledger:
     def __init__(
         self,
         study: Study,
-        storage: JournalStorage,
-        journal: Journal,
+        storage: BaseStorage,
+        journal: Batching,
         objective: Callable[[Mapping[int, float]], float],
     ):
         self.study, self.objective = study, objective

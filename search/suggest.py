@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from search.history import Watch
 from search.instances import Part
-from search.journal import Journal
-from search.ledger import Ledger, Spent, TrialRecord
+from search.ledger import Batching, Ledger, Spent, TrialRecord
 from search.proposals import Proposals, make_sampler
 from search.pruning import PRUNERS, PruningTask
 from search.space import Space
@@ -56,8 +55,8 @@ class KeystepSearch(OptunaSearch):
         part: Part,
         baseline: Mapping[int, float],
         *,
-        storage: JournalStorage,
-        journal: Journal,
+        storage: BaseStorage,
+        journal: Batching,
         on_end: Callable[[TrialRecord], None] | None = None,
     ):
         self._spec, self._settings, self._part = spec, spec.search, part

@@ -1,12 +1,13 @@
 """Record what every setting of a grid makes of every instance, so that searches can be replayed without a model.
 
-    python -m tests.benchmarks.record_grid --workers 2 --out tests/benchmarks/grid.parquet
+    python -m tests.benchmarks.record_grid --workers 2 --out search/grids/shapes-sd.parquet
 
 The model is keystep/shapes-sd as the built-in spec samples it. What was computed is kept in the outcome store of
 --storage: interrupted, the same command goes on. A row of the file is an instance of a part under one setting.
 """
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 from core.config import Refinement
 from search.evaluator import evaluator_for
 from search.instances import make_parts
+from search.recorded_grid import GRIDS
 from search.space import Space
 from search.spec import SearchSpec
 from search.spec_io import load_spec
@@ -28,7 +30,7 @@ from search.spec_io import load_spec
 GRID = (
     "space.gsng=[off, on]",
     "space.iou=[0.0, 1.0]",
-    "space.iterations=[5, 10, 20]",
+    "space.iterations=[5, 10]",
     "space.step_size=[20.0]",
     "search.sampler=grid",
     "resources.batch_size=32",
@@ -43,12 +45,12 @@ def grid_spec(storage: str) -> SearchSpec:
 
 
 def settings_of(spec: SearchSpec, timesteps: list[float]) -> Iterator[tuple[dict[str, Any], Refinement | None]]:
-    """Params and setting: unrefined, GSNg alone, then the grid, the most iterations first (they yield the others)."""
+    """Params and setting: unrefined, GSNg alone, then the grid: without GSNg first, then the most iterations."""
     space = Space(spec, timesteps)
     yield {"step_index": -1, "gsng": "off"}, None
     for alone in space.guidance_alone():
         yield {"step_index": -1, "gsng": "on"}, alone
-    for params in sorted(space.grid(), key=lambda params: -params["iterations"]):
+    for params in sorted(space.grid(), key=lambda params: (params["gsng"] != "off", -params["iterations"])):
         yield params, space.refinement(params)
 
 
@@ -65,9 +67,14 @@ def record(spec: SearchSpec, index: int) -> tuple[int, list[dict[str, Any]]]:
     return index, rows
 
 
+def portable(spec: SearchSpec) -> SearchSpec:
+    """The spec without the folder of the machine that recorded."""
+    return spec.model_copy(update={"storage": spec.storage.model_copy(update={"path": "./keystep-runs"})})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("tests/benchmarks/grid.parquet"))
+    parser.add_argument("--out", type=Path, default=GRIDS / "shapes-sd.parquet")
     parser.add_argument("--storage", default="runs/grid", help="outcomes and latents (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     options = parser.parse_args()
@@ -86,7 +93,7 @@ def main() -> None:
             print(f"{done}/{len(futures)} settings, about {left / 60:.0f} min left", flush=True)
     rows.sort(key=lambda row: (row["setting"], row["part"], row["number"]))
     table = pa.Table.from_pylist(rows).drop_columns(["seconds"])
-    metadata = {"spec": spec.model_dump_json(), "search_id": spec.search_id}
+    metadata = {"spec": portable(spec).model_dump_json(), "timesteps": json.dumps(timesteps)}
     pq.write_table(table.replace_schema_metadata(metadata), options.out, compression="zstd")
     print(f"{options.out} written, {options.out.stat().st_size / 1e3:.0f} kB, {len(rows)} outcomes")
 
