@@ -75,8 +75,8 @@ class RecordedGrid:
         chosen, rest = [], []
         for name, prompts in pooled.items():
             order = random.permutation(len(prompts))
-            chosen.append(PromptSet(name, [prompts[index] for index in order[:validation]]))
-            rest.append(PromptSet(name, [prompts[index] for index in order[validation:]]))
+            chosen.append(PromptSet(name, tuple(prompts[index] for index in order[:validation])))
+            rest.append(PromptSet(name, tuple(prompts[index] for index in order[validation:])))
         seeds, block = self.spec.prompts.seeds, self.spec.search.block_prompts
         return make_part("validation", chosen, seeds, block, seed), make_part("held_out", rest, seeds, block, seed)
 
