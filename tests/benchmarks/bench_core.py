@@ -7,18 +7,15 @@ matrices. Weights are random. Run ``python -m tests.benchmarks.bench_core`` (``-
 
 import argparse
 import datetime
-import platform
 import statistics
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import diffusers
 import torch
 
 from tests.benchmarks.core_cases import CASES, Measurement, measure
-
-REPORTS = Path(__file__).parent / "reports"
+from tests.benchmarks.report_files import REPORTS, report_path, this_cpu
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def hardware(device: str) -> str:
     """The machine in a word or two, as in a file name."""
     if device == "cuda":
         return torch.cuda.get_device_name().lower().replace(" ", "-")
-    return f"cpu-{platform.machine()}-{torch.get_num_threads()}-threads"
+    return this_cpu(torch.get_num_threads())
 
 
 def report(rows: list[Row], device: str, repeats: int) -> str:
@@ -101,9 +98,7 @@ def main() -> None:
     text = report([compare(case, arguments.repeats, device) for case in arguments.cases], device, arguments.repeats)
     print(text)
     if arguments.save:
-        path = REPORTS / f"core-refinement_{hardware(device)}_{datetime.date.today()}.md"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")
+        report_path("core-refinement", hardware(device)).write_text(text + "\n", encoding="utf-8")
 
 
 def _defaults(device: str) -> list[str]:

@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -27,8 +26,8 @@ from evaluation.detection_cache import DetectionCache
 from evaluation.detections import Instance, measure
 from evaluation.masks import mask_box
 from evaluation.tiam import TiamSettings, score_detections
+from tests.benchmarks.report_files import REPORTS, this_cpu
 
-REPORTS = Path(__file__).parent / "reports"
 NOUNS = ["cat", "dog", "bird", "bench", "car"]
 COLORS = ["red", "green", "blue", "purple"]
 
@@ -105,9 +104,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--save", action="store_true", help=f"write the report to {REPORTS.name}/ too")
     arguments = parser.parse_args()
-    hardware = f"cpu-{platform.machine()}-{os.cpu_count()}-cores"
     lines = [
-        f"# Re-scoring cached detections, {hardware}, {datetime.date.today()}",
+        f"# Re-scoring cached detections, {this_cpu()}, {datetime.date.today()}",
         "",
         f"`{' '.join(['python -m tests.benchmarks.bench_rescore', *sys.argv[1:]])}`; python "
         f"{platform.python_version()}, numpy {np.__version__}, {sys.platform}, load {os.getloadavg()[0]:.0f} when it "
