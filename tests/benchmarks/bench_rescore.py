@@ -119,9 +119,7 @@ def main() -> None:
     text = "\n".join(lines)
     print(text)
     if arguments.save:
-        path = REPORTS / f"rescoring_{hardware}_{datetime.date.today()}.md"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")
+        report_path("rescoring", this_cpu()).write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

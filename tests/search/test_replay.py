@@ -83,7 +83,7 @@ def test_a_whole_grid_without_pruning(grid: RecordedGrid) -> None:
         assert trial.evaluations_alone == num_instances * (SHIFT * iterations + GUIDED_STEP * num_steps)
     assert 0 < replayed.saved < 1
     assert replayed.duration == sum(trial.evaluations for trial in replayed.trials)
-    part, held_out = make_parts(grid.spec)
+    _, held_out = make_parts(grid.spec)
     assert replayed.regret == max(grid.objective(setting, held_out) for setting in grid.rows) - grid.objective(
         replayed.winner, held_out
     )
