@@ -26,7 +26,7 @@ from evaluation.detection_cache import DetectionCache
 from evaluation.detections import Instance, measure
 from evaluation.masks import mask_box
 from evaluation.tiam import TiamSettings, score_detections
-from tests.benchmarks.report_files import REPORTS, this_cpu
+from tests.benchmarks.report_files import REPORTS, report_path, this_cpu
 
 NOUNS = ["cat", "dog", "bird", "bench", "car"]
 COLORS = ["red", "green", "blue", "purple"]

@@ -1,9 +1,10 @@
 """Record what every setting of a grid makes of every instance, so that searches can be replayed without a model.
 
-    python -m tests.benchmarks.record_grid --workers 2 --out search/grids/shapes-sd.parquet
+    python -m tests.benchmarks.record_grid shapes-sd
+    python -m tests.benchmarks.record_grid shapes-sd3
 
-The model is keystep/shapes-sd as the built-in spec samples it. What was computed is kept in the outcome store of
---storage: interrupted, the same command goes on. A row of the file is an instance of a part under one setting.
+The models are sampled as the built-in specs say. What was computed is kept in the outcome store of --storage:
+interrupted, the same command goes on. A row of the file is an instance of a part under one setting.
 """
 
 import argparse
@@ -27,10 +28,8 @@ from search.space import Space
 from search.spec import SearchSpec
 from search.spec_io import load_spec
 
-GRID = (
+COMMON = (
     "space.gsng=[off, on]",
-    "space.iou=[0.0, 1.0]",
-    "space.iterations=[5, 10]",
     "space.step_size=[20.0]",
     "prompts.seeds=[0]",
     "prompts.held_out_seeds=[100]",
@@ -38,12 +37,16 @@ GRID = (
     "resources.batch_size=32",
     "storage.latents_gb=40",
 )
-"""What the recorded grid differs in from the built-in spec of shapes-sd."""
+GRIDS_OF = {
+    "shapes-sd": (*COMMON, "space.iou=[0.0, 1.0]", "space.iterations=[5, 10]"),
+    "shapes-sd3": (*COMMON, "space.iou=[1.0]", "space.iterations=[10]", "prompts.held_out=4"),
+}
+"""What the recorded grids differ in from the built-in specs."""
 
 
-def grid_spec(storage: str) -> SearchSpec:
+def grid_spec(name: str, storage: str) -> SearchSpec:
     """The spec whose grid is recorded."""
-    return load_spec("shapes-sd", [*GRID, f"storage.path={storage}"])
+    return load_spec(name, [*GRIDS_OF[name], f"storage.path={storage}"])
 
 
 def settings_of(spec: SearchSpec, timesteps: list[float]) -> Iterator[tuple[dict[str, Any], Refinement | None]]:
@@ -76,11 +79,13 @@ def portable(spec: SearchSpec) -> SearchSpec:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=GRIDS / "shapes-sd.parquet")
+    parser.add_argument("spec", choices=GRIDS_OF)
+    parser.add_argument("--out", type=Path, help="default: search/grids/<spec>.parquet")
     parser.add_argument("--storage", default="runs/grid", help="outcomes and latents (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     options = parser.parse_args()
-    spec = grid_spec(options.storage)
+    spec = grid_spec(options.spec, options.storage)
+    path = options.out or GRIDS / f"{options.spec}.parquet"
     timesteps = evaluator_for(spec).timesteps
     indices = range(len(list(settings_of(spec, timesteps))))
     rows: list[dict[str, Any]] = []
@@ -96,8 +101,8 @@ def main() -> None:
     rows.sort(key=lambda row: (row["setting"], row["part"], row["number"]))
     table = pa.Table.from_pylist(rows).drop_columns(["seconds"])
     metadata = {"spec": portable(spec).model_dump_json(), "timesteps": json.dumps(timesteps)}
-    pq.write_table(table.replace_schema_metadata(metadata), options.out, compression="zstd")
-    print(f"{options.out} written, {options.out.stat().st_size / 1e3:.0f} kB, {len(rows)} outcomes")
+    pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
+    print(f"{path} written, {path.stat().st_size / 1e3:.0f} kB, {len(rows)} outcomes")
 
 
 if __name__ == "__main__":
