@@ -33,6 +33,23 @@ class Estimate(FrozenModel):
         return self
 
 
+class Measure(FrozenModel):
+    """A number of any range with its confidence interval. Fields as :class:`Estimate`'s."""
+
+    value: float
+    low: float
+    high: float
+    level: float = Field(default=0.95, gt=0, lt=1)
+
+
+class BeforeAfter(FrozenModel):
+    """A metric of the images without the refinement and with it, and the name of the model that measured it."""
+
+    before: Measure
+    after: Measure
+    model: Text
+
+
 class Evidence(FrozenModel):
     """TIAM with and without the refinement, and all that is needed to measure it again.
 
@@ -47,6 +64,7 @@ class Evidence(FrozenModel):
         versions: package name to version, of what made the images and judged them.
         seconds_per_image: wall time of one refined image, seconds.
         seconds_per_image_before: wall time of one unrefined image, seconds.
+        metrics: what else was measured of the same images, by name; it decided nothing.
     """
 
     tiam_before: Estimate
@@ -59,6 +77,7 @@ class Evidence(FrozenModel):
     versions: dict[Text, Text]
     seconds_per_image: float = Field(gt=0)
     seconds_per_image_before: float | None = Field(default=None, gt=0)
+    metrics: dict[Text, BeforeAfter] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> Self:

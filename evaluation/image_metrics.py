@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,22 +16,7 @@ from evaluation.captions import BlipCaptioner
 from evaluation.clip import ClipScorer
 from evaluation.detection_cache import image_key
 from evaluation.line_cache import KEY_DIGITS, LineCache
-
-
-class Metric(NamedTuple):
-    """A number an image: what tables call it, and the range that its mean is known to lie in. Higher is better."""
-
-    title: str
-    bounds: tuple[float, float]
-
-
-METRICS: dict[str, Metric] = {
-    "clip_full": Metric("CLIP, whole prompt", (-1.0, 1.0)),
-    "clip_least": Metric("CLIP, least entity", (-1.0, 1.0)),
-    "caption_similarity": Metric("CLIP, caption and prompt", (-1.0, 1.0)),
-    "aesthetics": Metric("aesthetics", (0.0, 10.0)),
-}
-"""Every metric by its name in reports. Aesthetics may leave its usual range: then what it took is its range."""
+from evaluation.metric_names import METRICS
 
 
 class ImageMetrics:

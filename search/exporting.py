@@ -4,6 +4,7 @@ from core import evidence
 from core.config import StepConfig
 from core.evidence import Evidence
 from evaluation.statistics import Estimate
+from search.metric_estimates import UNREFINED, MetricsFound
 from search.result import SearchResult
 from search.selection import Confirmed
 
@@ -19,7 +20,7 @@ def step_config(result: SearchResult, *, runner_up: bool = False, force: bool = 
         ValueError: the search is not finished, found no setting, or the setting is not shown to be better than the
             unrefined model; says what can be done.
     """
-    confirmed, which = _confirmed(result, runner_up)
+    confirmed, which = _confirmed(result, runner_up)  # which: as `HeldOut.settings` calls it
     if not confirmed.significant and not force:
         raise ValueError(_no_gain(result, confirmed, which))
     refinement = confirmed.measured.refinement
@@ -32,7 +33,7 @@ def step_config(result: SearchResult, *, runner_up: bool = False, force: bool = 
         sampler=spec.sampler,
         refinement=refinement,
         timestep=result.timesteps[refinement.key_step],
-        evidence=_evidence(result, confirmed),
+        evidence=_evidence(result, confirmed, which),
     )
 
 
@@ -91,7 +92,7 @@ def _no_gain(result: SearchResult, confirmed: Confirmed, which: str) -> str:
     return "\n".join(lines)
 
 
-def _evidence(result: SearchResult, confirmed: Confirmed) -> Evidence:
+def _evidence(result: SearchResult, confirmed: Confirmed, which: str) -> Evidence:
     held_out, comparison = result.held_out, confirmed.comparison
     assert held_out is not None and comparison is not None
     return Evidence(
@@ -105,7 +106,22 @@ def _evidence(result: SearchResult, confirmed: Confirmed) -> Evidence:
         versions=result.versions,
         seconds_per_image=confirmed.measured.seconds_per_image,
         seconds_per_image_before=held_out.baseline.measured.seconds_per_image,
+        metrics=_metrics(result.metrics, which),
     )
+
+
+def _metrics(found: MetricsFound | None, which: str) -> dict[str, evidence.BeforeAfter]:
+    if found is None:
+        return {}
+    measured = {}
+    for name, metric in found.metrics.items():
+        model = found.models.get(name, found.models["clip"])["name"]
+        before, after = (
+            evidence.Measure(value=each.mean, low=each.low, high=each.high, level=each.confidence)
+            for each in (metric.settings[UNREFINED], metric.settings[which])
+        )
+        measured[name] = evidence.BeforeAfter(before=before, after=after, model=model)
+    return measured
 
 
 def _estimate(found: Estimate) -> evidence.Estimate:

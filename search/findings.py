@@ -11,6 +11,7 @@ from ray import tune
 from core.config import Refinement
 from search.instances import Part
 from search.ledger import TrialRecord
+from search.metric_estimates import MetricsFound
 from search.outcomes import Outcome
 from search.preflight import Preflight
 from search.result import Chosen, PartRecord, SearchResult, SettingRow, Status, setting_row, trial_row
@@ -49,6 +50,7 @@ class Findings:
         self.trials: list[SettingRow] = []
         self.choice: Choice | None = None
         self.verdict: HeldOut | None = None
+        self.metrics: MetricsFound | None = None
         self.held_out_costs = Costs(evaluations=0.0, evaluations_alone=0.0, seconds=0.0)
         self._clock = clock
         self._started = clock()
@@ -134,6 +136,7 @@ class Findings:
             trials=tuple(self._by_slot()),
             chosen=None if self.choice is None else Chosen.of(self.choice),
             held_out=self.verdict,
+            metrics=self.metrics,
             evaluations_spent=sum(row.evaluations for row in rows) + spent["evaluations"],
             evaluations_plain=plain,
             seconds=self.seconds_before + self._clock() - self._started,

@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
-from search.before_after import Picture, copy_sheet, draw, pictures_of, tell
-from search.instances import make_parts
+from search.before_after import copy_sheet, draw, pictures_of, tell
+from search.instances import Part, make_parts
 from search.journal import sole_driver
+from search.metric_estimates import MetricsFound
+from search.metrics import measure_settings
 from search.pool import WorkerPool
 from search.progress import SearchView
 from search.result import SearchResult
+from search.selection import HeldOut
 from search.space import Space
-from search.spec import SearchSpec
-from search.stored_searches import local_search_folder, stored_result
+from search.spec import MetricsSpec, SearchSpec
+from search.stored_searches import local_search_folder, search_folder, stored_result
 from search.tracking import Tracker
 from search.tuning import start_ray
 
@@ -31,7 +34,7 @@ def call_again(spec: SearchSpec, result: SearchResult, view: SearchView, sheet: 
 
     Args:
         spec: of this call, its paths absolute.
-        result: as `finished_result` gave it; it stays as it is on disk.
+        result: as `finished_result` gave it; on disk it stays as it is, but for metrics that it lacked.
         view: told what there is.
         sheet: as `search.runner.run_search` takes it.
 
@@ -49,9 +52,23 @@ def call_again(spec: SearchSpec, result: SearchResult, view: SearchView, sheet: 
         tracked = tracker.is_through()
         pictures = pictures_of(result, validation, held_out, folder / "pictures")
         needed = pictures if not tracked else pictures[: 1 if sheet is not None else 0]
-        _draw_missing(spec, needed, view)
-        if not tracked:
+        missing = [picture for picture in needed if not picture.path.exists()]
+        unmeasured = result.held_out is not None and spec.metrics.clip is not None and not _has(result, spec.metrics)
+        if missing or unmeasured:  # else no model is loaded
+            start_ray()
+            with WorkerPool(spec) as pool:
+                if missing:
+                    view.stage("pictures")
+                    draw(pool, missing)
+                if unmeasured:
+                    found = measured(spec, pool, held_out, result.held_out, view)
+                    asked = result.spec.model_copy(update={"metrics": spec.metrics})
+                    result = result.model_copy(update={"spec": asked, "metrics": found})
+                    result.save(search_folder(spec.storage.path, spec.search_id))
+        if not tracked or unmeasured:
             tracker.start(validation, held_out, result.timesteps)
+            if result.metrics is not None:
+                tracker.metrics(result.metrics)
             tell(pictures, tracker)
             assert result.chosen is not None, "a finished search has chosen, if only nothing"
             tracker.conclude(result.chosen, result.held_out, result.export_command)
@@ -61,14 +78,19 @@ def call_again(spec: SearchSpec, result: SearchResult, view: SearchView, sheet: 
     return result
 
 
-def _draw_missing(spec: SearchSpec, pictures: list[Picture], view: SearchView) -> None:
-    """Without loading a model where there is nothing to draw."""
-    if all(picture.path.exists() for picture in pictures):
-        return
-    start_ray()
-    view.stage("pictures")
-    with WorkerPool(spec) as pool:
-        draw(pool, pictures)
+def measured(
+    spec: SearchSpec, pool: WorkerPool, held_out: Part, verdict: HeldOut | None, view: SearchView
+) -> MetricsFound | None:
+    """What `spec.metrics` asks for, of the settings confirmed; None if that is nothing. The view is told."""
+    if spec.metrics.clip is None or verdict is None:
+        return None
+    settings = {name: confirmed.measured.refinement for name, confirmed in verdict.settings.items()}
+    view.stage("metrics", len(settings) * len(held_out.blocks))
+    return measure_settings(pool, spec, held_out, settings, view.advance)
+
+
+def _has(result: SearchResult, metrics: MetricsSpec) -> bool:
+    return result.metrics is not None and result.spec.metrics == metrics
 
 
 def _cut_short(result: SearchResult) -> bool:

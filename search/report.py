@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from evaluation.metric_names import METRICS
 from evaluation.statistics import Comparison, Estimate
 from search.plots import CurvePoint
 from search.report_formats import Block, Command, Figure, Report, Section, Table, to_rich
@@ -96,6 +97,24 @@ def held_out_table(result: SearchResult) -> Table | None:
     )
 
 
+def metrics_table(result: SearchResult) -> Table | None:
+    """What was measured beside TIAM on held-out prompts; None if nothing was."""
+    if result.metrics is None:
+        return None
+    rows = []
+    for name, metric in result.metrics.metrics.items():
+        gain = metric.gains["winner"]
+        change = f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
+        rows.append((METRICS[name].title, *map(_as_it_is, metric.settings.values()), change))
+    names = next(iter(result.metrics.metrics.values())).settings
+    models = ", ".join(f"{kind} {model['name']}" for kind, model in result.metrics.models.items())
+    return Table(
+        ("Also measured", *(f">{name}" for name in names), ">winner - unrefined"),
+        rows,
+        f"Higher is better; they decided nothing. In brackets 95 % intervals over prompts. Measured by {models}.",
+    )
+
+
 def sets_table(result: SearchResult) -> Table | None:
     """TIAM of each prompt set on held-out prompts; None before they were measured."""
     held_out = result.held_out
@@ -147,6 +166,10 @@ def percent_with_interval(estimate: Estimate) -> str:
     return f"{100 * estimate.mean:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
+def _as_it_is(estimate: Estimate) -> str:
+    return f"{estimate.mean:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
+
+
 def _curve_cell(point: CurvePoint | None) -> str:
     return "" if point is None else percent_with_interval(point.estimate) + ("" if point.complete else "*")
 
@@ -178,7 +201,9 @@ def _lead(result: SearchResult) -> str:
 
 
 def _held_out(result: SearchResult) -> list[Block]:
-    tables: list[Block] = [table for table in (held_out_table(result), sets_table(result)) if table is not None]
+    tables: list[Block] = [
+        table for table in (held_out_table(result), sets_table(result), metrics_table(result)) if table is not None
+    ]
     if tables and result.chosen is not None:
         tables.insert(0, f"Chosen on validation: {result.chosen.reason}.")
     return tables

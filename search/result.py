@@ -10,6 +10,7 @@ from core.config import Refinement
 from core.frozen import mistakes
 from evaluation.statistics import Estimate, prompt_means
 from search.instances import Part
+from search.metric_estimates import MetricsFound
 from search.secrets import masked
 from search.selection import Candidate, Choice, HeldOut, covers, estimate
 from search.spec import SearchSpec
@@ -174,6 +175,7 @@ class SearchResult(BaseModel):
         trials: by slot.
         chosen: on validation; None before there is a choice.
         held_out: the verdict; None before there is one.
+        metrics: what `spec.metrics` asks for, on held-out images; None if it asks for nothing, or is not measured yet.
         evaluations_plain: denoiser evaluations of the plain way: every trial from noise, on every instance.
         seconds: wall time, of all runs together.
         gpu_seconds: workers' time times their GPUs.
@@ -197,6 +199,7 @@ class SearchResult(BaseModel):
     trials: tuple[SettingRow, ...] = ()
     chosen: Chosen | None = None
     held_out: HeldOut | None = None
+    metrics: MetricsFound | None = None
     evaluations_spent: float = 0.0
     evaluations_plain: float = 0.0
     seconds: float = 0.0

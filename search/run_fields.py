@@ -11,6 +11,7 @@ from evaluation.statistics import Estimate, interval
 
 if TYPE_CHECKING:
     from search.instances import Part
+    from search.metric_estimates import MetricsFound
     from search.spec import SearchSpec
 
 # Enough for a curve that is looked at while it grows; a search's conclusions use more.
@@ -92,6 +93,19 @@ def tiam_metrics(found: Mapping[str, Estimate]) -> dict[str, float]:
         key = f"tiam.{metric_name(name)}" if name else "tiam"
         metrics |= {key: estimate.mean, f"{key}_low": estimate.low, f"{key}_high": estimate.high}
     return metrics
+
+
+def metric_values(found: "MetricsFound") -> dict[str, float]:
+    """`held_out_clip_full_baseline`, `held_out_clip_full` (the winner) and so on, each with `_low` and `_high`."""
+    ends = {"unrefined": "_baseline", "winner": "", "runner-up": "_runner_up"}
+    values = {}
+    for name, metric in found.metrics.items():
+        shown = {ends[setting]: estimate for setting, estimate in metric.settings.items()}
+        shown |= {"_gain": metric.gains["winner"]}
+        for end, estimate in shown.items():
+            key = f"held_out_{name}{end}"
+            values |= {key: estimate.mean, f"{key}_low": estimate.low, f"{key}_high": estimate.high}
+    return values
 
 
 def metric_name(set_name: str) -> str:

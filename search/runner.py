@@ -6,10 +6,11 @@ from typing import TextIO
 from core.config import Refinement
 from search.before_after import copy_sheet, draw, pictures_of, tell
 from search.findings import Findings, KeepUp, costs
-from search.finished import call_again, finished_result
+from search.finished import call_again, finished_result, measured
 from search.instances import Part, make_parts
 from search.journal import forget, sole_driver
 from search.ledger import TrialRecord
+from search.metrics import metric_models
 from search.outcomes import Outcome, setting_id
 from search.pool import BlockDone, WorkerPool
 from search.preflight import inspect, seconds_per_image
@@ -79,6 +80,8 @@ class _Search:
         with WorkerPool(self.spec) as pool:
             preflight = pool.ask(inspect, (self.validation, self.held_out), self.spec.resources.batch_size)
             self.found.preflight = preflight
+            if self.spec.metrics.clip is not None:
+                pool.ask(metric_models, self.spec)
             space = Space(self.spec, preflight.timesteps)
             with sole_driver(path, search_id):
                 if fresh:
@@ -98,6 +101,7 @@ class _Search:
         choice = self.found.choose()
         if choice.winner is not None:
             self._confirm(pool, choice)
+            self.found.metrics = measured(self.spec, pool, self.held_out, self.found.verdict, self.view)
         result = self.found.save("finished")
         self._finished = True
         self.view.stage("pictures")
@@ -105,6 +109,8 @@ class _Search:
         draw(pool, pictures)
         tell(pictures, self.tracker)
         copy_sheet(pictures, sheet)
+        if result.metrics is not None:
+            self.tracker.metrics(result.metrics)
         self.tracker.conclude(Chosen.of(choice), self.found.verdict, result.export_command)
         self.tracker.close()
         return result

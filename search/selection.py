@@ -164,6 +164,12 @@ class HeldOut:
         return self.winner.significant
 
     @property
+    def settings(self) -> dict[str, Confirmed]:
+        """By what tables call them: unrefined, winner and, where there is one, runner-up."""
+        there = {"unrefined": self.baseline, "winner": self.winner, "runner-up": self.runner_up}
+        return {name: confirmed for name, confirmed in there.items() if confirmed is not None}
+
+    @property
     def summary(self) -> str:
         """The verdict in a sentence."""
         comparison = self.winner.comparison

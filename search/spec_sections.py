@@ -113,12 +113,19 @@ class MetricsSpec(FrozenModel):
     """More measures of the held-out images of baseline, winner and runner-up. They decide nothing.
 
     Args:
-        clip: a CLIP model for text-image similarity; null measures none.
-        aesthetics: a predictor of aesthetics; null measures none.
+        clip: a CLIP of open_clip for the likeness of images and prompts: MODEL:WEIGHTS (ViT-L-14:openai),
+            hf-hub:ORG/NAME, a folder, or keystep/shapes-clip; null measures none.
+        aesthetics: the file of LAION's aesthetic head for that CLIP (.pth, .safetensors, .npz); null measures none.
     """
 
     clip: Text | None = None
     aesthetics: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_sees_for_the_other(self) -> Self:
+        if self.aesthetics is not None and self.clip is None:
+            raise ValueError("aesthetics reads what a CLIP sees: set clip too, to the one that the predictor is for")
+        return self
 
 
 class SearchSettings(FrozenModel):
@@ -212,7 +219,8 @@ class StorageSpec(FrozenModel):
     """Where outcomes, latents and results are kept. What is known there is not computed again.
 
     Args:
-        path: a folder, on a cluster one that all nodes see, or s3://bucket/prefix.
+        path: a folder, on a cluster one that all nodes see, or s3://bucket/prefix. For S3 of another maker set
+            AWS_ENDPOINT_URL on every node, or add ?endpoint_override=HOST:PORT&scheme=http&region=us-east-1.
         latents_gb: disk for latents that trials share, gigabytes; the oldest go first.
         latents_path: a folder for them; null is under path if that is a folder, else the node's own cache.
     """

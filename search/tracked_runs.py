@@ -48,6 +48,7 @@ class TrackedRuns:
             "cost": lambda event: None,
             "file": self._file,
             "image": self._image,
+            "metrics": self._metrics,
             "concluded": self._concluded,
             "closed": self._closed,
         }
@@ -150,6 +151,10 @@ class TrackedRuns:
 
     def _image(self, event: Event) -> None:
         self._store.image(PARENT, event.data["key"], event.data["step"], Path(event.data["path"]))
+
+    def _metrics(self, event: Event) -> None:
+        models = {f"keystep.metrics.{kind}": model["name"] for kind, model in event.data["models"].items()}
+        self._store.log(PARENT, event.time_ms, metrics=event.data["metrics"], tags=models)
 
     def _concluded(self, event: Event) -> None:
         data, tally = event.data, self._tally

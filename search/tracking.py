@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from core.config import GSNg, Refinement
+from search.run_fields import metric_values
 from search.search_facts import GSNG_ALONE, UNREFINED, SearchFacts, git_commit, versions
 from search.secrets import masked
 from search.sender import Sender
@@ -23,6 +24,7 @@ from search.tracking_uri import tracking_uri
 if TYPE_CHECKING:
     from search.instances import Part
     from search.ledger import TrialRecord
+    from search.metric_estimates import MetricsFound
     from search.result import Chosen
     from search.selection import HeldOut
     from search.spec import SearchSpec
@@ -170,6 +172,12 @@ class Tracker:
         Same step, different keys (`1 before`, `2 after`) show side by side. The file must stay until it is sent.
         """
         self._tell(f"image/{key}/{step}", "image", {"key": key, "step": step, "path": str(Path(path).absolute())})
+
+    def metrics(self, found: "MetricsFound") -> None:
+        """What was measured of held-out images beside TIAM; once for each choice of models."""
+        data = {"metrics": metric_values(found), "models": found.models}
+        models = sha256(repr(sorted(found.models.items())).encode()).hexdigest()[:8]
+        self._tell(f"metrics/{models}", "metrics", data)
 
     def conclude(self, chosen: "Chosen", held_out: "HeldOut | None", export_command: str) -> None:
         """The end: winner, verdict, curves, figures and the note that says how to go on."""

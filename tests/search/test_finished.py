@@ -5,8 +5,13 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from evaluation.clip import load_clip
 from search import finished, runner
+from search.evaluator import Evaluator
 from search.finished import finished_result
+from search.instances import make_parts
+from search.result import SearchResult
+from search.spec import MetricsSpec
 from search.spec_io import load_spec
 from search.stored_searches import search_folder
 from tests.search.whole_search import Reader, contents, keystep_search, result_in, runs_in, spec_in
@@ -69,3 +74,46 @@ def test_a_budget_that_cut_a_search_short_leaves_it_open(searched: tuple[Path, R
         assert finished_result(spec) is None
     finally:
         whole.save(place)
+
+
+def test_metrics_asked_for_later_are_measured_of_the_same_images(searched: tuple[Path, Result], tmp_path: Path) -> None:
+    folder, _ = searched
+    before, clip = result_in(folder), ["--set", "metrics.clip=keystep/shapes-clip"]
+    said = keystep_search(folder, *clip)
+    assert said.exit_code == 0, said.stderr
+    assert "metrics 0%" in said.stderr and "CLIP, least entity" in said.stdout
+    after = result_in(folder)
+    assert after.status == "finished" and after.metrics is not None and after.held_out is not None
+    assert without(after) == without(before) and after.spec.metrics.clip == "keystep/shapes-clip"
+    assert list(after.metrics.metrics) == ["clip_full", "clip_least"]
+    (parent,) = runs_in(folder)["parent"]
+
+    evaluator = Evaluator(load_spec(spec_in(folder), [f"storage.path={tmp_path}"]))
+    instances, scorer = make_parts(after.spec)[1].instances, load_clip("keystep/shapes-clip")
+    for name, confirmed in after.held_out.settings.items():
+        images = evaluator.images(confirmed.measured.refinement, instances)
+        scores = scorer.scores(images, [instance.prompt for instance in instances])
+        for metric, values in (("clip_full", scores.full), ("clip_least", scores.least)):
+            found = after.metrics.metrics[metric].settings[name]
+            assert found.mean == pytest.approx(float(values.mean()), abs=1e-5) and found.num_prompts == len(instances)
+            if name == "winner":
+                assert parent.data.metrics[f"held_out_{metric}"] == found.mean
+    assert parent.data.tags["keystep.metrics.clip"] == "keystep/shapes-clip"
+
+    found = (folder / "runs" / "searches" / after.search_id / "result.json").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finished, "WorkerPool", never)
+        assert keystep_search(folder, *clip).exit_code == 0
+    assert (folder / "runs" / "searches" / after.search_id / "result.json").read_bytes() == found
+
+
+def test_a_clip_that_is_not_there_is_told_with_its_key(tmp_path: Path) -> None:
+    said = keystep_search(tmp_path, "--set", "metrics.clip=nowhere")
+    assert said.exit_code == 2 and "metrics.clip: no CLIP 'nowhere'" in said.stderr
+    assert not (tmp_path / "runs" / "outcomes").exists()
+
+
+def without(result: SearchResult) -> SearchResult:
+    """A result before its metrics were measured."""
+    spec = result.spec.model_copy(update={"metrics": MetricsSpec()})
+    return result.model_copy(update={"metrics": None, "spec": spec})
