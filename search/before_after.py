@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from search.evaluator import Evaluator
 
 REPAIRED, OTHERS = 6, 2  # rows of the sheet: repaired by the winner, and spoilt or the same
-SLIDER = 6  # instances on a picture of the slider
+SLIDER = 3  # instances on a picture of the slider
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ def conclusion(spec: "SearchSpec", chosen: "Chosen", held_out: "HeldOut | None",
         gain = comparison.difference
         data["tags"] |= {"keystep.significant": held_out.significant, "keystep.p": f"{comparison.p_adjusted:.4g}"}
         data["metrics"] = {
-            "held_out_baseline": held_out.baseline.tiam.mean,
-            "held_out_tiam": held_out.winner.tiam.mean,
-            "held_out_gain": gain.mean,
-            "held_out_gain_low": gain.low,
-            "held_out_gain_high": gain.high,
+            "held_out/baseline": held_out.baseline.tiam.mean,
+            "held_out/tiam": held_out.winner.tiam.mean,
+            "held_out/gain": gain.mean,
+            "held_out/gain_low": gain.low,
+            "held_out/gain_high": gain.high,
         }
         for name, confirmed in (("baseline", held_out.baseline), ("winner", held_out.winner)):
             values = confirmed.measured.values

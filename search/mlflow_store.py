@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.runs_view import VIEW_TAG, view_state
 from search.secrets import masked
 
 if TYPE_CHECKING:
@@ -195,6 +196,7 @@ class MlflowStore:
                 "mlflow.experimentKind": "custom_model_development",
                 "mlflow.experiment.primaryMetric.name": "tiam",
                 "mlflow.experiment.primaryMetric.greaterIsBetter": "true",
+                VIEW_TAG: view_state(),
                 "mlflow.note.content": "One search a parent run, one setting a child. `tiam` is the share of images "
                 "that show all that their prompts ask for, mean over the prompt sets; higher is better.",
             }

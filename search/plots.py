@@ -67,6 +67,7 @@ def tiam_by_timestep(
     axes.set_ylabel(f"TIAM, mean of the prompt sets ({confidence:.0%} intervals)")
     axes.set_xlabel("refined step: timestep, and step index below")
     _step_axis(axes, points)
+    axes.margins(y=0.12)  # room for the name of the best
     _share_axis(axes)
     _legend(axes)
     return figure

@@ -87,10 +87,10 @@ def estimates(part: "Part", values: Mapping[int, float], num_resamples: int = NU
 
 
 def tiam_metrics(found: Mapping[str, Estimate]) -> dict[str, float]:
-    """`tiam`, `tiam_low`, `tiam_high`, and the same of every set as `tiam.<set>`."""
+    """`tiam`, `tiam_low`, `tiam_high`, and the same of every set as `sets/<set>`, a section of charts of its own."""
     metrics = {}
     for name, estimate in found.items():
-        key = f"tiam.{metric_name(name)}" if name else "tiam"
+        key = f"sets/{metric_name(name)}" if name else "tiam"
         metrics |= {key: estimate.mean, f"{key}_low": estimate.low, f"{key}_high": estimate.high}
     return metrics
 

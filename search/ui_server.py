@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from search.runs_view import runs_page
 from search.secrets import MASK, masked
 from search.tracking_uri import DEFAULT_URI, absolute_uri, health_page, sqlite_file
 
@@ -132,7 +133,10 @@ def newest_experiment(address: str) -> str:
             found = json.load(answer).get("experiments", [])
     except (OSError, ValueError):
         return address
-    return f"{address.rstrip('/')}/#/experiments/{found[0]['experiment_id']}/runs" if found else address
+    if not found:
+        return address
+    tags = {tag["key"]: tag["value"] for tag in found[0].get("tags", [])}
+    return runs_page(address, found[0]["experiment_id"], tags)
 
 
 def _tracked_in(storage: Path) -> str:

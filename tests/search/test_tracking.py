@@ -57,7 +57,7 @@ def assert_whole(client, search: MiniSearch, experiment: str) -> dict:
     )
     assert histories(client, runs) == search.expected_histories()
     parent = runs["parent"][0].info.run_id
-    saved = [metric.step for metric in client.get_metric_history(parent, "evaluations_saved")]
+    saved = [metric.step for metric in client.get_metric_history(parent, "cost/evaluations_saved")]
     assert saved == list(range(1, NUM_TRIALS + 2))
     return {slot: found[0] for slot, found in runs.items()}
 
@@ -107,8 +107,8 @@ def test_a_search_reads_well(server, client, tmp_path):
     by_set = {name: [outcome(3, i.number) for i in instances if i.set_name == name] for name in spec.prompts.sets}
     metrics = runs["3"].data.metrics
     for name, values in by_set.items():
-        assert metrics[f"tiam.{name}"] == pytest.approx(np.mean(values))
-        assert metrics[f"tiam.{name}_low"] <= metrics[f"tiam.{name}"] <= metrics[f"tiam.{name}_high"]
+        assert metrics[f"sets/{name}"] == pytest.approx(np.mean(values))
+        assert metrics[f"sets/{name}_low"] <= metrics[f"sets/{name}"] <= metrics[f"sets/{name}_high"]
     assert metrics["tiam"] == pytest.approx(np.mean([np.mean(values) for values in by_set.values()]))
     assert len(metrics) == 3 * 3 + 2  # with bounds, and what it cost
 
@@ -120,9 +120,9 @@ def test_a_search_reads_well(server, client, tmp_path):
     assert best == pytest.approx([means[0], means[0], means[0], means[3], means[4]])
     spent = 100 + sum(10 * len(search.record(slot).values) for slot in range(NUM_TRIALS))
     alone = 100 + sum(40 * len(search.record(slot).values) for slot in range(NUM_TRIALS))
-    assert parent.data.metrics["evaluations"] == spent
-    assert parent.data.metrics["evaluations_saved"] == pytest.approx(1 - spent / alone)
-    assert parent.data.metrics["held_out_gain"] == pytest.approx(0.5)
+    assert parent.data.metrics["cost/evaluations"] == spent
+    assert parent.data.metrics["cost/evaluations_saved"] == pytest.approx(1 - spent / alone)
+    assert parent.data.metrics["held_out/gain"] == pytest.approx(0.5)
 
     note = parent.data.tags["mlflow.note.content"]
     assert "keystep export mini" in note or "`--force`" in note

@@ -86,7 +86,7 @@ def test_it_serves_the_store_until_interrupted(tmp_path):
         address = re.search(r"http://127\.0\.0\.1:\d+", line)[0]
         assert address == f"http://127.0.0.1:{port}" and store in line
         assert b"<html" in urllib.request.urlopen(address, timeout=20).read().lower()
-        assert newest_experiment(address) == f"{address}/#/experiments/{experiment}/runs"
+        assert newest_experiment(address) == f"{address}/#/experiments/{experiment}/runs?workflowType=machine_learning"
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
     finally:
