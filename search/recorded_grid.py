@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from search.spec import SearchSpec
 GRIDS = Path(__file__).parent / "grids"
 ALONE = -1
 """`step_index` of the settings without iterative refinement."""
+_MARK = " #"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,32 +54,43 @@ class RecordedGrid:
         return prompts
 
     def parts(self, validation: int, seed: int) -> tuple[Part, Part]:
-        """Validation and held-out part of another draw: the recorded prompts of each set, shuffled and split anew.
+        """Validation and held-out part of another draw.
+
+        As long as prompts are left, they are the recorded prompts of each set, shuffled and split anew. Larger
+        validation parts are drawn from them with replacement (a bootstrap: the recorded prompts stand for all that
+        there are, and the held-out part is all of them).
 
         Args:
-            validation: prompts a set in the validation part; the rest are held out.
+            validation: prompts a set in the validation part.
             seed: of the draw, and of the order within the parts.
 
         Raises:
-            ValueError: no prompt would be left for one of the parts.
+            ValueError: fewer than 1.
         """
+        if validation < 1:
+            raise ValueError(f"validation must be at least 1 prompt a set, got {validation}")
+        random = np.random.default_rng(seed)
+        chosen, rest = [], []
+        for name, prompts in self._pooled.items():
+            if validation < len(prompts):
+                order = random.permutation(len(prompts))
+                chosen.append(PromptSet(name, tuple(prompts[index] for index in order[:validation])))
+                rest.append(PromptSet(name, tuple(prompts[index] for index in order[validation:])))
+            else:
+                drawn = enumerate(random.integers(len(prompts), size=validation))
+                chosen.append(PromptSet(name, tuple(_copy(prompts[index], number) for number, index in drawn)))
+                rest.append(PromptSet(name, tuple(prompts)))
+        seeds, block = self.spec.prompts.seeds, self.spec.search.block_prompts
+        return make_part("validation", chosen, seeds, block, seed), make_part("held_out", rest, seeds, block, seed)
+
+    @cached_property
+    def _pooled(self) -> dict[str, list[Prompt]]:
+        """The recorded prompts of each set."""
         pooled: dict[str, list[Prompt]] = {}
         for part in make_parts(self.spec):
             for prompts in part.sets:
                 pooled.setdefault(prompts.name, []).extend(prompts)
-        fewest = min(map(len, pooled.values()))
-        if not 0 < validation < fewest:
-            raise ValueError(
-                f"validation must lie between 1 and {fewest - 1} of a set's {fewest} prompts, got {validation}"
-            )
-        random = np.random.default_rng(seed)
-        chosen, rest = [], []
-        for name, prompts in pooled.items():
-            order = random.permutation(len(prompts))
-            chosen.append(PromptSet(name, tuple(prompts[index] for index in order[:validation])))
-            rest.append(PromptSet(name, tuple(prompts[index] for index in order[validation:])))
-        seeds, block = self.spec.prompts.seeds, self.spec.search.block_prompts
-        return make_part("validation", chosen, seeds, block, seed), make_part("held_out", rest, seeds, block, seed)
+        return pooled
 
     def values(self, refinement: Refinement | None, part: Part) -> dict[int, float]:
         """Instance number -> outcome of a setting on a part of the recorded prompts.
@@ -89,7 +101,7 @@ class RecordedGrid:
         if refinement not in self.rows:
             raise ValueError(f"the recorded grid has no setting {refinement!r}")
         outcomes = self.outcomes[self.rows[refinement]]
-        rows = [self.prompts[instance.set_name, instance.prompt.text] for instance in part.instances]
+        rows = [self.prompts[instance.set_name, _original(instance.prompt)] for instance in part.instances]
         columns = [part.seeds.index(instance.seed) for instance in part.instances]
         return dict(enumerate(outcomes[rows, columns].astype(float).tolist()))
 
@@ -127,3 +139,12 @@ def load_grid(name: str | Path = "shapes-sd") -> RecordedGrid:
             rows[None if params["gsng"] == "off" else next(guided)] = setting
     outcomes = np.array(columns["tiam"], dtype=np.uint8).reshape(len(rows), -1, len(spec.prompts.seeds))
     return RecordedGrid(spec, timesteps, outcomes, rows)
+
+
+def _copy(prompt: Prompt, number: int) -> Prompt:
+    """The prompt as one of its own: parts tell prompts apart by their text."""
+    return replace(prompt, text=f"{prompt.text}{_MARK}{number}")
+
+
+def _original(prompt: Prompt) -> str:
+    return prompt.text.partition(_MARK)[0]

@@ -109,6 +109,18 @@ def test_seeds_draw_other_prompts(grid: RecordedGrid) -> None:
         assert not {i.prompt.text for i in part.instances} & {i.prompt.text for i in held_out.instances}
 
 
+def test_more_prompts_than_were_recorded_are_drawn_again(grid: RecordedGrid) -> None:
+    part, held_out = grid.parts(50, 0)
+    assert len(part.instances) == 100 and len(held_out.instances) == 36
+    assert len({instance.prompt.text for instance in part.instances}) == 100, "told apart"
+    setting = grid.space.refinement({"step_index": 3, "gsng": "on"})
+    recorded, drawn = grid.values(setting, held_out), grid.values(setting, part)
+    by_text = {instance.prompt.text: recorded[instance.number] for instance in held_out.instances}
+    for instance in part.instances:
+        assert drawn[instance.number] == by_text[instance.prompt.text.partition(" #")[0]]
+    assert len(replay(grid, trials=4, validation=50).trials) == 4
+
+
 def test_pruning_saves(grid: RecordedGrid) -> None:
     without, paired = (replay(grid, pruner=pruner, seed=1, trials=18) for pruner in ("none", "paired"))
     assert paired.evaluations < without.evaluations
@@ -120,7 +132,7 @@ def test_pruning_saves(grid: RecordedGrid) -> None:
     ("arguments", "message"),
     [
         ({"workers": 2}, "workers must lie between 1 and lookahead, 1, got 2"),
-        ({"validation": 18}, "between 1 and 17 of a set's 18 prompts, got 18"),
+        ({"validation": -1}, "at least 1 prompt a set, got -1"),
     ],
 )
 def test_mistakes(grid: RecordedGrid, arguments: dict[str, int], message: str) -> None:
