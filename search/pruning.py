@@ -19,17 +19,15 @@ class PruningTask:
     """What a pruner may need to know of the search.
 
     Attributes:
-        prompts: (P) instance numbers of each prompt, in the common order.
+        rounds: N rounds of one prompt of each set, each prompt its instance numbers, in the common order.
         baseline: instance number to outcome of the unrefined model, all instances.
-        baseline_objective: objective of the baseline.
         block_sizes: instances of each block.
         alpha, min_prompts: of the search's settings.
         options: arguments the user gave the pruner.
     """
 
-    prompts: Sequence[Sequence[int]]
+    rounds: Sequence[Sequence[Sequence[int]]]
     baseline: Mapping[int, float]
-    baseline_objective: float
     block_sizes: Sequence[int]
     alpha: float
     min_prompts: int
@@ -60,7 +58,7 @@ def _none(task: PruningTask) -> Pruning:
 
 
 def _paired(task: PruningTask) -> Pruning:
-    pruner = PairedPruner(task.prompts, task.baseline, task.baseline_objective, task.alpha, task.min_prompts)
+    pruner = PairedPruner(task.rounds, task.baseline, task.alpha, task.min_prompts)
     return Pruning(pruner, "outcomes")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,9 +64,8 @@ class KeystepSearch(OptunaSearch):
         self._refinement = space.refinement
         self._prompts = prompt_numbers(part)
         self._task = PruningTask(
-            prompts=self._prompts,
+            rounds=rounds_of(part),
             baseline=baseline,
-            baseline_objective=part.objective(baseline),
             block_sizes=[len(block) for block in part.blocks],
             alpha=self._settings.alpha,
             min_prompts=self._settings.min_prompts,
@@ -266,3 +266,14 @@ def prompt_numbers(part: Part) -> list[list[int]]:
     for instance in part.instances:
         numbers.setdefault((instance.set_name, instance.prompt.text), []).append(instance.number)
     return list(numbers.values())
+
+
+def rounds_of(part: Part) -> list[list[list[int]]]:
+    """`prompt_numbers` in rounds: the first prompt of every set, the second of every set, and so on."""
+    rounds: dict[int, list[list[int]]] = {}
+    places = Counter[str]()
+    for numbers in prompt_numbers(part):
+        name = part.instances[numbers[0]].set_name
+        rounds.setdefault(places[name], []).append(numbers)
+        places[name] += 1
+    return list(rounds.values())

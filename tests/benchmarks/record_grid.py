@@ -21,9 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.config import Refinement
-from search.evaluator import evaluator_for
+from search.evaluator import Evaluator, evaluator_for
 from search.instances import make_parts
 from search.recorded_grid import GRIDS
+from search.schedule import timesteps_of
 from search.space import Space
 from search.spec import SearchSpec
 from search.spec_io import load_spec
@@ -62,6 +63,7 @@ def settings_of(spec: SearchSpec, timesteps: list[float]) -> Iterator[tuple[dict
 def record(spec: SearchSpec, index: int) -> tuple[int, list[dict[str, Any]]]:
     """The rows of setting number `index`."""
     evaluator = evaluator_for(spec)
+    assert isinstance(evaluator, Evaluator)
     params, refinement = list(settings_of(spec, evaluator.timesteps))[index]
     rows = []
     for part in make_parts(spec):
@@ -86,7 +88,7 @@ def main() -> None:
     options = parser.parse_args()
     spec = grid_spec(options.spec, options.storage)
     path = options.out or GRIDS / f"{options.spec}.parquet"
-    timesteps = evaluator_for(spec).timesteps
+    timesteps = list(timesteps_of(spec))
     indices = range(len(list(settings_of(spec, timesteps))))
     rows: list[dict[str, Any]] = []
     began = time.monotonic()
