@@ -37,7 +37,7 @@ bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.bench_rescore
 
 docs: $(READY)
-	$(BIN)/python -m pdoc keystep core evaluation search --output-directory site
+	$(BIN)/python -m pdoc keystep core evaluation search cluster --output-directory site
 
 ui: $(READY)
 	$(BIN)/keystep ui

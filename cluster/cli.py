@@ -11,4 +11,7 @@ def main() -> None:
 
 def commands() -> Commands:
     """The commands of this room, by the name they are called by, in the order that help lists them."""
-    return {}
+    from cluster.commands.launch import launch
+    from cluster.commands.launched import logs, status, stop
+
+    return {"launch": launch, "status": status, "logs": logs, "stop": stop}

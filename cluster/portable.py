@@ -1,0 +1,85 @@
+"""A spec that means the same on other machines as here, and holds nothing that must not be seen."""
+
+from pathlib import Path
+from typing import NoReturn
+
+from evaluation.prompt_sets import STANDARD_SETS
+from search.spec import SearchSpec
+from search.spec_io import spec_yaml
+from search.tracking_uri import DEFAULT_URI, sqlite_file
+
+EXAMPLE = "/shared/keystep"
+
+
+def refuse_secrets(spec: SearchSpec) -> None:
+    """A spec travels in manifests that many can read.
+
+    Raises:
+        ValueError: an address with a password in it.
+    """
+    shown = spec.without_secrets()
+    for name, given, without in (
+        ("storage.path", spec.storage.path, shown.storage.path),
+        ("tracking.uri", spec.tracking.uri, shown.tracking.uri),
+        ("tracking.artifact_location", spec.tracking.artifact_location, shown.tracking.artifact_location),
+    ):
+        if given != without:
+            advice = (
+                "--set tracking.uri= and the address in MLFLOW_TRACKING_URI, there"
+                if name == "tracking.uri"
+                else "leave it out and let the machines' own role or environment hold it"
+            )
+            raise ValueError(f"{name} holds a password, and would be submitted with it: {advice}")
+    if shown != spec:
+        raise ValueError("the spec holds a password, and would be submitted with it: take it out")
+
+
+def portable(spec: SearchSpec, *, shipped: Path | None = None) -> SearchSpec:
+    """The spec as it is submitted to machines that do not share this one's working directory.
+
+    Models that lie in a folder get their absolute path, prompt files their path in `shipped`.
+
+    Args:
+        shipped: a folder whose content goes along, and is the working directory there.
+
+    Raises:
+        ValueError: a password in an address; storage, tracking or prompts that would be looked for in a working
+            directory that is lost when the machines are; says what to set.
+    """
+    refuse_secrets(spec)
+    for name, path in (("path", spec.storage.path), ("latents_path", spec.storage.latents_path)):
+        if path is not None and "://" not in path and not Path(path).is_absolute():
+            _refuse(f"storage.{name}", path, f"storage.{name}={EXAMPLE} or storage.{name}=s3://bucket/prefix")
+    database = sqlite_file(spec.tracking.uri or "")
+    if spec.tracking.enabled and database is not None and not database.is_absolute():
+        _refuse(
+            "tracking.uri",
+            spec.tracking.uri or DEFAULT_URI,
+            f"tracking.uri=http://HOST:5000, tracking.uri=sqlite:///{EXAMPLE}/mlflow.db or tracking.enabled=false",
+        )
+    sets = tuple(_prompt_file(name, shipped) for name in spec.prompts.sets)
+    anchored = spec.anchored()
+    return anchored.model_copy(update={"prompts": spec.prompts.model_copy(update={"sets": sets})})
+
+
+def spec_text(spec: SearchSpec) -> str:
+    """The file that is submitted."""
+    return spec_yaml(spec)
+
+
+def _prompt_file(name: str, shipped: Path | None) -> str:
+    if name in STANDARD_SETS or Path(name).is_absolute():
+        return name
+    if shipped is not None and Path(name).resolve().is_relative_to(shipped.resolve()):
+        return str(Path(name).resolve().relative_to(shipped.resolve()))
+    raise ValueError(
+        f"prompts.sets: {name} is a file on this machine. Put it where all machines see it and give its absolute path, "
+        "or send its folder along with --working-dir (target ray)"
+    )
+
+
+def _refuse(key: str, path: str, choices: str) -> NoReturn:
+    raise ValueError(
+        f"{key} is {path}, which the machines of a cluster would look for in a folder that is lost with them: "
+        f"--set {choices}"
+    )

@@ -1,0 +1,19 @@
+"""The places where a search can run, one file each."""
+
+from cluster.targets.base import Handle, Options, State, Submission, Target
+from cluster.targets.cloud import Cloud
+from cluster.targets.kuberay import KubeRay
+from cluster.targets.local import Local
+from cluster.targets.ray_jobs import RayJobs
+from cluster.targets.slurm import Slurm
+
+TARGETS: dict[str, Target] = {
+    "local": Local(),
+    "ray": RayJobs(),
+    "kuberay": KubeRay(),
+    "slurm": Slurm(),
+    "cloud": Cloud(),
+}
+"""Every target by its name; a new one is a new file, a line here, and its options in `cluster.commands.launch`."""
+
+__all__ = ["TARGETS", "Handle", "Options", "State", "Submission", "Target"]

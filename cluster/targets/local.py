@@ -1,0 +1,95 @@
+"""This machine: the search runs in this process, on a Ray that starts and ends with it."""
+
+import fcntl
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from cluster.portable import refuse_secrets, spec_text
+from cluster.targets.base import Handle, Options, State, Submission, Target
+from search.journal import DRIVER_LOCK
+from search.spec import SearchSpec
+from search.spec_io import parse_spec
+from search.storage import local_folder
+from search.stored_searches import SEARCHES
+
+PATIENCE = 60.0  # seconds that a search gets to stop
+
+
+class LocalOptions(Options):
+    """None: what there is on this machine is used."""
+
+
+class Local(Target):
+    """The text is the spec itself. Ray binds to 127.0.0.1 and, from 2.59 on, asks for a token that it made."""
+
+    options = LocalOptions
+    keeps_going = False
+
+    def plan(self, spec: SearchSpec, options: LocalOptions) -> Submission:
+        refuse_secrets(spec)
+        anchored = spec.anchored()
+        handle = {"host": socket.gethostname(), "storage": anchored.storage.path, "search_id": spec.search_id}
+        return Submission(spec_text(anchored), "this process", handle)
+
+    def submit(self, submission: Submission) -> Handle:
+        from search.commands.output import table_console
+        from search.report import report
+        from search.report_formats import to_rich
+        from search.runner import run_search
+
+        # RAY_ADDRESS would send the search to a cluster.
+        elsewhere = os.environ.pop("RAY_ADDRESS", None)
+        try:
+            result = run_search(parse_spec(submission.text, "the spec as resolved"))
+        finally:
+            if elsewhere is not None:
+                os.environ["RAY_ADDRESS"] = elsewhere
+        table_console().print(to_rich(report(result, figures=False)))
+        return submission.handle
+
+    def state(self, handle: Handle) -> State:
+        process = self._process(handle)
+        return State("ended", "no process runs it") if process is None else State("running", f"process {process}")
+
+    def logs(self, handle: Handle, follow: bool) -> Iterator[str]:
+        raise ValueError(
+            "a local search tells its progress on the terminal that it was launched from, and keeps no log"
+        )
+
+    def stop(self, handle: Handle) -> str:
+        process = self._process(handle)
+        if process is None:
+            return "no process runs it"
+        os.kill(process, signal.SIGINT)
+        deadline = time.monotonic() + PATIENCE
+        while self._process(handle) == process:
+            if time.monotonic() > deadline:
+                raise ValueError(f"process {process} was asked to stop, and is still there after {PATIENCE:g} s")
+            time.sleep(0.2)
+        return f"stopped process {process}"
+
+    def _process(self, handle: Handle) -> int | None:
+        """The process that drives the search, by the lock that it holds."""
+        if handle["host"] != socket.gethostname():
+            raise ValueError(f"it was launched on {handle['host']}: ask there")
+        folder = local_folder(handle["storage"])
+        if folder is None:
+            raise ValueError(f"a local search whose storage is {handle['storage']} is seen on its own terminal alone")
+        return holder(folder / SEARCHES / handle["search_id"] / DRIVER_LOCK)
+
+
+def holder(lock: Path) -> int | None:
+    """The process that holds a lock of `search.journal`; None if there is none."""
+    try:
+        with open(lock, encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read())
+    except FileNotFoundError:
+        pass
+    return None

@@ -1,0 +1,137 @@
+"""Slurm: one batch job in which `ray symmetric-run` starts Ray on every node, and the first node runs the search."""
+
+import shlex
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Annotated
+
+from pydantic import Field
+
+from cluster.portable import refuse_secrets, spec_text
+from cluster.programs import lines_of, run
+from cluster.targets.base import Handle, Line, Name, Options, State, Submission, Target, Variable, words
+from core.frozen import FromList
+from search.spec import SearchSpec
+
+INSTALL = "run this on a login node of the cluster"
+Time = Annotated[str, words(r"(\d+-)?\d{1,2}(:\d{2}){1,2}|\d+", "a time such as 08:00:00 or 2-00:00:00")]
+Memory = Annotated[str, words(r"\d+[KMGT]?", "a size such as 64G")]
+WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "RESV_DEL_HOLD"})
+RUNNING = frozenset({"RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "RESIZING"})
+WARNING_SECONDS = 120  # before the time is up
+SPEC_MARK = "keystep-spec"
+
+
+class SlurmOptions(Options):
+    """What the batch job asks for.
+
+    Args:
+        nodes: how many.
+        gpus: of each node.
+        cpus: of each node; None leaves it to Slurm and Ray.
+        memory: of each node; None is the partition's default.
+        time: after which the job goes back into the queue.
+        partition, account: None is the user's default.
+        setup: lines that run first on the first node, such as "source ~/venv/bin/activate".
+        env: variables that must be set where the job is submitted; Slurm hands them on.
+    """
+
+    nodes: int = Field(default=1, ge=1)
+    gpus: int = Field(default=1, ge=0)
+    cpus: int | None = Field(default=None, ge=1)
+    memory: Memory | None = None
+    time: Time = "08:00:00"
+    partition: Name | None = None
+    account: Name | None = None
+    setup: Annotated[tuple[Line, ...], FromList] = ()
+    env: Annotated[tuple[Variable, ...], FromList] = ()
+
+
+class Slurm(Target):
+    """The text is the batch script, with the spec in it. Paths are those of a disk that all nodes see."""
+
+    options = SlurmOptions
+
+    def plan(self, spec: SearchSpec, options: SlurmOptions) -> Submission:
+        refuse_secrets(spec)
+        sent = spec.anchored()
+        search_id = spec.search_id
+        folder = Path.cwd()
+        log = folder / f"keystep-{search_id}.out"
+        file = folder / f"keystep-{search_id}.yaml"
+        for path in (log, file):
+            _plain_path(path)
+        text = script(search_id, file, log, spec_text(sent), options)
+        return Submission(text, "sbatch", {"log": str(log)})
+
+    def submit(self, submission: Submission) -> Handle:
+        printed = run(["sbatch", "--parsable"], text=submission.text, install=INSTALL)
+        return submission.handle | {"job": printed.strip().partition(";")[0]}
+
+    def state(self, handle: Handle) -> State:
+        command = ["squeue", "--noheader", "--states=all", "--format=%T", "--jobs", handle["job"]]
+        try:
+            word = run(command, install=INSTALL).strip()
+        except ValueError as error:
+            if "invalid job id" not in str(error).lower():
+                raise
+            word = ""  # Slurm forgets jobs minutes after they have ended
+        if not word:
+            return State("gone", f"Slurm lists no job {handle['job']} any more")
+        phase = "waiting" if word in WAITING else "running" if word in RUNNING else "ended"
+        return State(phase, f"Slurm job {handle['job']} {word}")
+
+    def logs(self, handle: Handle, follow: bool) -> Iterator[str]:
+        log = Path(handle["log"])
+        if not log.exists():
+            raise ValueError(f"there is no {log} yet: {self.state(handle).detail}")
+        if follow and self.state(handle).active:
+            return lines_of(["tail", "-n", "+1", "-f", str(log)], install="install coreutils")
+        return iter([log.read_text(encoding="utf-8", errors="replace")])
+
+    def stop(self, handle: Handle) -> str:
+        run(["scancel", handle["job"]], install=INSTALL)
+        return f"cancelled Slurm job {handle['job']}"
+
+
+def script(search_id: str, spec_file: Path, log: Path, spec: str, options: SlurmOptions) -> str:
+    """The batch script."""
+    asked = {
+        "job-name": f"keystep-{search_id}",
+        "nodes": options.nodes,
+        "ntasks-per-node": 1,
+        "exclusive": None if options.cpus else "",
+        "cpus-per-task": options.cpus,
+        "gpus-per-node": options.gpus or None,
+        "mem": options.memory,
+        "time": options.time,
+        "partition": options.partition,
+        "account": options.account,
+        "output": log,
+        "open-mode": "append",
+        "requeue": "",
+        "signal": f"B:USR1@{WARNING_SECONDS}",
+    }
+    given = {key: value for key, value in asked.items() if value is not None}
+    directives = [f"#SBATCH --{key}" + (f"={value}" if value != "" else "") for key, value in given.items()]
+    assert SPEC_MARK not in spec.splitlines()
+    lines = [f': "${{{name}:?is not set where the job was submitted}}"' for name in options.env]
+    lines.append(f"cat > {shlex.quote(str(spec_file))} << '{SPEC_MARK}'\n{spec.rstrip()}\n{SPEC_MARK}")
+    template = (resources.files("cluster") / "templates" / "search.sbatch").read_text(encoding="utf-8")
+    return Template(template).substitute(
+        directives="\n".join(directives),
+        checks="".join(f"{line}\n" for line in lines),
+        setup="".join(f"{line}\n" for line in options.setup),
+        nodes=options.nodes,
+        cpus=options.cpus or '"$SLURM_CPUS_ON_NODE"',
+        gpus=options.gpus,
+        spec_file=shlex.quote(str(spec_file)),
+    )
+
+
+def _plain_path(path: Path) -> None:
+    """Slurm reads %, \\ and blanks in the path of a log in ways of its own."""
+    if any(character in "%\\ \t\n\"'" for character in str(path)):
+        raise ValueError(f"Slurm takes no log in {path.parent}: launch from a folder without blanks, quotes, % and \\")
