@@ -18,6 +18,18 @@ from search.pruning import Pruning
 Shown = Callable[[Mapping[int, float]], dict[int, float]]
 
 
+class Remembered(FrozenTrial):
+    """A trial that has ended. All studies that look back on it hold this one, since it never changes: copies of all
+    trials for every slot would make the driver's time and memory grow with their square."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Remembered":
+        return self
+
+
+Memory = dict[int, Remembered]
+"""By slot."""
+
+
 def derived_seed(seed: int, slot: int) -> int:
     """Seed of what is drawn for one slot, in [0, 2**32)."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{slot}".encode()).digest()[:4])
@@ -28,6 +40,7 @@ def as_of(
     slot: int,
     lookahead: int,
     shown: Shown,
+    memory: Memory,
     sampler: BaseSampler | None = None,
     pruner: BasePruner | None = None,
     failed: Collection[int] = (),
@@ -39,31 +52,48 @@ def as_of(
 
     Args:
         shown: the intermediate values to show, of outcomes by instance number.
+        memory: of earlier calls with the same `shown`; this call adds to it.
         failed: slots that have failed without the ledger being told yet.
     """
     storage = InMemoryStorage()
     study_id = storage.create_new_study([StudyDirection.MAXIMIZE], ledger.study.study_name)
     for number in range(slot):
-        storage.create_new_trial(study_id, _remembered(ledger, number, number <= slot - lookahead, shown, failed))
+        if number > slot - lookahead:
+            trial = ledger.trial(number)
+            storage.create_new_trial(study_id, create_trial(state=TrialState.RUNNING, **_setting(trial)))
+            continue
+        if number not in memory:
+            memory[number] = _remembered(ledger, number, shown, failed)
+        storage.create_new_trial(study_id, memory[number])
     return Study(ledger.study.study_name, storage, sampler=sampler or RandomSampler(), pruner=pruner)
 
 
-def _remembered(ledger: Ledger, number: int, ended: bool, shown: Shown, failed: Collection[int]) -> FrozenTrial:
+def _remembered(ledger: Ledger, number: int, shown: Shown, failed: Collection[int]) -> Remembered:
     trial = ledger.trial(number)
     state = TrialState.FAIL if number in failed else trial.state
-    if not ended:
-        return create_trial(state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions)
     assert state.is_finished(), f"slot {number} is looked back on, but has not ended"
-    if state == TrialState.FAIL:
-        return create_trial(state=state, params=trial.params, distributions=trial.distributions)
-    return create_trial(
+    facts: dict[str, Any] = {}
+    if state != TrialState.FAIL:
+        values = shown(trial.intermediate_values)
+        facts = {"value": trial.user_attrs["tiam"], "system_attrs": trial.system_attrs, "intermediate_values": values}
+    ended = create_trial(state=state, **facts, **_setting(trial))
+    return Remembered(
+        number=number,
+        trial_id=number,
         state=state,
-        value=trial.user_attrs["tiam"],
-        params=trial.params,
-        distributions=trial.distributions,
-        system_attrs=trial.system_attrs,
-        intermediate_values=shown(trial.intermediate_values),
+        value=ended.value,
+        datetime_start=ended.datetime_start,
+        datetime_complete=ended.datetime_complete,
+        params=ended.params,
+        distributions=ended.distributions,
+        user_attrs=ended.user_attrs,
+        system_attrs=ended.system_attrs,
+        intermediate_values=ended.intermediate_values,
     )
+
+
+def _setting(trial: FrozenTrial) -> dict[str, Any]:
+    return {"params": trial.params, "distributions": trial.distributions}
 
 
 class Watch:
@@ -72,6 +102,7 @@ class Watch:
     Args:
         name: of the pruner, for the reason.
         last_numbers: the last instance number of each block, in order: where a curve has its points.
+        memory: of earlier watches of the same search.
         num_prompts: how many prompts outcomes by instance number hold whole.
         min_prompts: prompts seen before the pruner is asked.
     """
@@ -82,6 +113,7 @@ class Watch:
         slot: int,
         lookahead: int,
         pruning: Pruning,
+        memory: Memory,
         *,
         name: str,
         last_numbers: tuple[int, ...],
@@ -93,7 +125,7 @@ class Watch:
         self._pruning, self._name = pruning, name
         self._ledger, self._last_numbers = ledger, last_numbers
         self._num_prompts, self._min_prompts = num_prompts, min_prompts
-        study = as_of(ledger, slot, lookahead, self._shown, pruner=pruning.pruner, failed=failed)
+        study = as_of(ledger, slot, lookahead, self._shown, memory, pruner=pruning.pruner, failed=failed)
         self._trial = Trial(study, study._storage.create_new_trial(study._study_id))
         self._reported: set[int] = set()
         self._seen: dict[int, float] = {}

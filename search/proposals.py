@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
-from search.history import as_of, derived_seed, last_value
+from search.history import Memory, as_of, derived_seed, last_value
 from search.ledger import Ledger
 from search.space import Space
 from search.spec import SearchSettings
@@ -27,6 +27,8 @@ class Proposals:
     def __init__(self, settings: SearchSettings, space: Space):
         self._settings, self._space = settings, space
         self._distributions = space.distributions()
+        self._memory: Memory = {}
+        self._taken: list[str] = []  # by slot
         self.limit = settings.trials if space.size is None else min(settings.trials, space.size)
 
     def params(self, ledger: Ledger, failed: Collection[int] = ()) -> dict[str, Any] | None:
@@ -36,13 +38,16 @@ class Proposals:
             return None
         if self._settings.sampler == "grid":
             return next(islice(self._space.grid(), slot, None), None)
-        taken = {ledger.refinement(number).model_dump_json() for number in range(slot)}
+        for number in range(len(self._taken), slot):
+            self._taken.append(ledger.refinement(number).model_dump_json())
+        taken = set(self._taken)
         seed = derived_seed(self._settings.seed, slot)
         study = as_of(
             ledger,
             slot,
             self._settings.lookahead,
             last_value(ledger.objective),
+            self._memory,
             sampler=make_sampler(self._settings.sampler, seed),
             failed=failed,
         )

@@ -13,7 +13,7 @@ def evaluations_alone(refinement: Refinement | None, sampler: SamplerConfig) -> 
 
 
 class Reuse:
-    """What one image after the other costs when points are kept as a search keeps them, in float32.
+    """What one image after the other costs when points are kept as a search keeps them.
 
     A setting begins from the furthest point that is stored of its trajectory: its latents after as many or fewer
     iterations of plain gradient descent, or its prefix before one of the space's steps.
@@ -21,17 +21,22 @@ class Reuse:
     Args:
         space: the settings that the search may try; without a threshold.
         sampler: of the search.
+        precise: whether the latents are float32, so that iterations go on from those of a shorter run.
+
+    Attributes:
+        num_stored: points stored so far.
 
     Raises:
         ValueError: a space whose sharing is not counted here: a threshold, ranges of loss weights.
     """
 
-    def __init__(self, space: Space, sampler: SamplerConfig):
+    def __init__(self, space: Space, sampler: SamplerConfig, *, precise: bool = True):
         if space.spec.threshold is not None or {"cn", "iou"} & set(space.spec.ranges):
             raise ValueError(
                 "evaluations are counted for spaces without a threshold and without ranges of loss weights"
             )
-        self._space, self._sampler = space, sampler
+        self._space, self._sampler, self._precise = space, sampler, precise
+        self.num_stored = 0
         starts = {choice.start for choice in space.spec.gsng if choice is not None}
         self._stops = tuple(sorted({*space.steps, *starts} - {0}))
         self._prefixes: dict[tuple[object, ...], set[int]] = {}
@@ -46,12 +51,14 @@ class Reuse:
         spent = SHIFT * _iterations(iterref)
         path = (instance, iterref.step_index, iterref.step_size, iterref.optimizer, *_guided(setting), *_loss(setting))
         stored = self._iterated.setdefault(path, set())
-        usable = [count for count in stored if count == iterref.iterations or _goes_on(iterref, count)]
+        usable = [count for count in stored if count == iterref.iterations or self._goes_on(iterref, count)]
         if usable:
             spent -= SHIFT * max(usable)
         else:
             spent += self._prefix(setting, instance, iterref.step_index)
-        stored |= {count for count in self._space.iteration_counts if count <= iterref.iterations}
+        snapshots = {count for count in self._space.iteration_counts if count <= iterref.iterations}
+        self.num_stored += len(snapshots - stored)
+        stored |= snapshots
         return spent + _steps_cost(setting, self._sampler, iterref.step_index, num_steps)
 
     def _prefix(self, setting: Refinement, instance: Instance, until: int) -> float:
@@ -65,7 +72,11 @@ class Reuse:
         for step in self._stops:
             if begin < step <= until:
                 self._prefixes.setdefault(self._done(setting, instance, step), set()).add(step)
+                self.num_stored += 1
         return spent
+
+    def _goes_on(self, iterref: IterRef, count: int) -> bool:
+        return self._precise and iterref.optimizer == "gd" and count < iterref.iterations
 
     def _done(self, setting: Refinement, instance: Instance, step: int) -> tuple[object, ...]:
         """What was done before a step; guidance with other weights, or that began later, is another trajectory."""
@@ -77,10 +88,6 @@ class Reuse:
 def _steps_cost(setting: Refinement, sampler: SamplerConfig, begin: int, end: int) -> float:
     num_steps = sampler.num_inference_steps
     return sum(step_cost(sampler.guidance_scale, setting.gsng, step, num_steps) for step in range(begin, end))
-
-
-def _goes_on(iterref: IterRef, count: int) -> bool:
-    return iterref.optimizer == "gd" and count < iterref.iterations
 
 
 def _iterations(iterref: IterRef | None) -> int:

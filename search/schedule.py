@@ -1,4 +1,4 @@
-"""The timesteps of a spec's sampler, read from the model's configuration: no weights are loaded."""
+"""Timesteps of a spec's sampler and shape of its latents, read from the model's configuration without its weights."""
 
 from typing import Any
 
@@ -27,6 +27,13 @@ def timesteps_of(spec: SearchSpec) -> tuple[float, ...]:
     except ValueError as error:
         raise ValueError(f"sampler.scheduler: {error}") from error
     return tuple(float(timestep) for timestep in scheduler.timesteps)
+
+
+def latent_shape_of(spec: SearchSpec) -> tuple[int, int, int]:
+    """(channels, height, width) of the latents, from the same configuration files. Errors as `timesteps_of`'s."""
+    vae = _config(diffusers.AutoencoderKL, resolve_model(spec.model.id), "vae", spec.model.revision)
+    pixels = 2 ** (len(vae["block_out_channels"]) - 1)
+    return vae["latent_channels"], spec.sampler.height // pixels, spec.sampler.width // pixels
 
 
 def _image_tokens(spec: SearchSpec, folder: str, revision: str | None) -> int:

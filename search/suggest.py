@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from search.history import Watch
+from search.history import Memory, Watch
 from search.instances import Part
 from search.ledger import Batching, Ledger, Spent, TrialRecord
 from search.proposals import Proposals, make_sampler
@@ -78,6 +78,8 @@ class KeystepSearch(OptunaSearch):
         self._failed: dict[int, str] = {}
         self._errors: dict[str, str] = {}
         self._row: list[str] = []
+        self._memory: Memory = {}
+        self._all_ended = 0  # slots below have ended
         self._over = False
         self.trouble: OSError | None = None
         self._began = time.monotonic()
@@ -95,6 +97,7 @@ class KeystepSearch(OptunaSearch):
         assert self._ot_study is not None
         self._ot_study.pruner = PRUNERS[self._settings.pruner](self._task).pruner
         self.ledger = Ledger(self._ot_study, storage, journal, part.objective)
+        self._seconds = sum(record.seconds for record in self.ledger.records())  # of workers, in all
         self._proposals = Proposals(self._settings, space)
         self._resumed = self.ledger.unfinished()
 
@@ -116,8 +119,7 @@ class KeystepSearch(OptunaSearch):
             return True
         if resources.max_gpu_hours is None:
             return False
-        seconds = sum(record.seconds for record in self.ledger.records())
-        return seconds * resources.gpus >= resources.max_gpu_hours * 3600
+        return self._seconds * resources.gpus >= resources.max_gpu_hours * 3600
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         """False: the search brings its own metric and space."""
@@ -138,6 +140,7 @@ class KeystepSearch(OptunaSearch):
             slot,
             self._settings.lookahead,
             PRUNERS[self._settings.pruner](self._task),
+            self._memory,
             name=self._settings.pruner,
             last_numbers=tuple(block[-1].number for block in self._part.blocks),
             num_prompts=lambda values: sum(all(n in values for n in numbers) for numbers in self._prompts),
@@ -151,7 +154,9 @@ class KeystepSearch(OptunaSearch):
         if slot >= self.limit or self.out_of_budget:
             self._over = True
             return Searcher.FINISHED
-        if not all(self._has_ended(number) for number in range(slot - self._settings.lookahead + 1)):
+        while self._all_ended < slot and self._has_ended(self._all_ended):
+            self._all_ended += 1
+        if self._all_ended <= slot - self._settings.lookahead:
             return None
         params = self._proposals.params(self.ledger, self._failed)
         if params is None:
@@ -180,6 +185,7 @@ class KeystepSearch(OptunaSearch):
         outcomes = outcomes_of(result)
         spent = Spent(result["evaluations"], result["evaluations_alone"], result["seconds"])
         self.ledger.add_block(slot, result["block"], outcomes, spent)
+        self._seconds += spent.seconds
         reason = self._watches[slot].see(outcomes, ask=not last)
         if reason is not None:
             self._stopped[slot] = reason

@@ -1,7 +1,9 @@
 """A search of 18 settings over 32 instances in 4 blocks, evaluated by the stand-in. Run as a script, it is a driver."""
 
 import json
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from search.spec import SearchSpec
 from search.tuning import run_trials
 from tests.search.stand_in import StandIn, outcome
 
+ROOT = Path(__file__).parents[2]
 TIMESTEPS = tuple(float(timestep) for timestep in range(900, 0, -100))
 
 
@@ -93,6 +96,27 @@ def summary(records: list[TrialRecord]) -> list[tuple[Any, ...]]:
 
 def winner(records: list[TrialRecord]) -> TrialRecord:
     return max((r for r in records if r.state == "complete"), key=lambda r: (r.tiam or 0.0, -r.slot))
+
+
+def start_driver(spec: SearchSpec, **play: Any) -> subprocess.Popen[str]:
+    """`run` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.search.small_search", spec.model_dump_json(), json.dumps(play)],
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition: Any, driver: subprocess.Popen[str] | None, timeout: float = 900.0) -> None:
+    """Until the condition holds; an AssertionError if it does not in time, or the driver ends before."""
+    until = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < until, "nothing happened"
+        assert driver is None or driver.poll() is None, driver and driver.communicate()
+        time.sleep(0.05)
 
 
 def _store(spec: SearchSpec) -> Path:

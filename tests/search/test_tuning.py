@@ -1,11 +1,7 @@
 """The trials of a search on real Ray Tune and Optuna, with workers and drivers killed on the way."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +13,6 @@ from optuna.trial import TrialState
 from ray import tune
 
 from search.ledger import TrialRecord
-from search.spec import SearchSpec
 from search.tuning import run_trials
 from tests.search.by_hand import drive
 from tests.search.small_search import (
@@ -25,10 +20,12 @@ from tests.search.small_search import (
     make_spec,
     play_of,
     run,
+    start_driver,
     study_folder,
     summary,
     surroundings,
     told,
+    wait_for,
     winner,
 )
 from tests.search.stand_in import BEST_STEP, StandIn
@@ -162,22 +159,3 @@ def test_signals_and_environment_are_as_before(tmp_path: Path):
     run(make_spec(tmp_path, search={"trials": 1}))
     assert signal.getsignal(signal.SIGINT) is handler
     assert dict(os.environ) == environment
-
-
-def start_driver(spec: SearchSpec, **play: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.search.small_search", spec.model_dump_json(), json.dumps(play)],
-        cwd=ROOT,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for(condition: Any, driver: subprocess.Popen[str] | None, timeout: float = 900.0) -> None:
-    until = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < until, "nothing happened"
-        assert driver is None or driver.poll() is None, driver and driver.communicate()
-        time.sleep(0.05)

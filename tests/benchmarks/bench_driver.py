@@ -1,0 +1,191 @@
+"""How many results the driver takes: a soak of trials of milliseconds through the real Ray Tune loop of a search.
+
+Every trial goes through `search.tuning.run_trials`, `search.trial.StepTrial` and a study on disk, as in a search; only
+the images are made up. Results a second, the driver's time a trial and its memory are measured over the run, so that a
+driver that slows down or grows with the number of trials shows. Run ``python -m tests.benchmarks.bench_driver --save``.
+"""
+
+import argparse
+import datetime
+import itertools
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from matplotlib.figure import Figure
+from ray import tune
+
+from core.config import Refinement
+from search.instances import Instance
+from search.outcomes import Outcome
+from search.spec import SearchSpec
+from search.tuning import run_trials
+from tests.benchmarks.report_files import REPORTS
+from tests.search.small_search import make_spec, surroundings
+from tests.search.stand_in import outcome
+
+WINDOWS = 10  # of the run, between which throughput and memory are compared
+
+
+class Quick:
+    """Outcomes of the stand-in, made in `MILLISECONDS` a block."""
+
+    MILLISECONDS = 2.0
+
+    def __init__(self, spec: SearchSpec):
+        self.computed: frozenset[int] = frozenset()
+
+    def evaluate(self, refinement: Refinement | None, instances: Sequence[Instance]) -> dict[int, Outcome]:
+        """One outcome an instance, by number."""
+        time.sleep(self.MILLISECONDS / 1000)
+        plain = None if refinement is None else refinement.model_dump(mode="json")
+        self.computed = frozenset(instance.number for instance in instances)
+        return {
+            number: Outcome(outcome(plain, number), (True,), (True,), 10.0, 25.0, 0.001) for number in self.computed
+        }
+
+
+@dataclass
+class Soak(tune.Callback):
+    """The driver's clock, its memory and the number of results at the end of every trial."""
+
+    began: float = 0.0
+    results: int = 0
+    ends: list[tuple[float, int, float]] = field(default_factory=list)  # seconds, results so far, MiB
+
+    def setup(self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **info: Any) -> None:
+        """Ray Tune begins."""
+        self.began = time.perf_counter()
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        """A block more."""
+        self.results += 1
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial more; stopped ones count as complete for Ray Tune."""
+        self.ends.append((time.perf_counter() - self.began, self.results, resident_mebibytes()))
+
+
+def resident_mebibytes() -> float:
+    """Memory of this process that is in RAM."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def soak(trials: int, workers: int, folder: Path) -> np.ndarray:
+    """Run the trials. (trials, 3): seconds since the start, results so far, MiB, at the end of each."""
+    spec = make_spec(
+        folder,
+        space={
+            "gsng": ["off", "on"],
+            "cn": [0.25, 0.5, 1.0, 1.5, 2.0],
+            "iou": [0.0, 0.25, 0.5, 1.0, 2.0],
+            "iterations": [5, 10, 20, 50],
+            "step_size": [10.0, 20.0, 40.0],
+        },
+        search={"trials": trials, "lookahead": 2 * workers},
+        resources={"cpus": 0.25, "workers": workers},
+    )
+    space, part, baseline = surroundings(spec)
+    watch = Soak()
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    try:
+        records = run_trials(
+            spec, space, part, baseline, callbacks=[watch], evaluator="tests.benchmarks.bench_driver:Quick"
+        )
+    finally:
+        ray.shutdown()
+    assert len(records) == len(watch.ends) == trials
+    return np.array(watch.ends)
+
+
+def windows(ends: np.ndarray) -> list[tuple[str, float, float, float]]:
+    """(trials from-to, results a second, driver seconds a trial, MiB at its end) of each tenth after the start-up.
+
+    The first trials wait for workers to start, so the clock of the first window begins with its first end.
+    """
+    edges = np.linspace(0, len(ends) - 1, WINDOWS + 1).astype(int)
+    rows = []
+    for first, last in itertools.pairwise(edges):
+        seconds = ends[last, 0] - ends[first, 0]
+        rate = (ends[last, 1] - ends[first, 1]) / seconds
+        rows.append((f"{first + 1}-{last + 1}", rate, seconds / (last - first), ends[last, 2]))
+    return rows
+
+
+def report(ends: np.ndarray, workers: int, picture: str | None) -> str:
+    """The table and what is needed to make it again."""
+    seconds, results, _ = ends[-1]
+    rows = [f"| {name} | {rate:.1f} | {1000 * each:.0f} | {mib:.0f} |" for name, rate, each, mib in windows(ends)]
+    shown = [f"![Results a second and memory of the driver over the soak]({picture})", ""] if picture else []
+    return "\n".join(
+        [
+            f"# The driver under {len(ends):,} trials, {_hardware()}, {datetime.date.today()}",
+            "",
+            f"`{' '.join(['python -m tests.benchmarks.bench_driver', *sys.argv[1:]])}`; python "
+            f"{platform.python_version()}, ray {ray.__version__}, load {os.getloadavg()[0]:.0f} at the end. "
+            f"{workers} workers on the driver's machine, {Quick.MILLISECONDS:g} ms a block: what is measured is the "
+            "driver, with the workers' share of the same cores. TPE, paired pruner, study on disk.",
+            "",
+            f"{results:,.0f} results of {len(ends):,} trials in {seconds:,.0f} s: "
+            f"**{results / seconds:.1f} results a second**, {1000 * seconds / len(ends):.0f} ms a trial.",
+            "",
+            *shown,
+            "| trials | results a second | ms a trial | driver's memory, MiB |",
+            "|---|---:|---:|---:|",
+            *rows,
+        ]
+    )
+
+
+def draw(ends: np.ndarray) -> Figure:
+    """Results a second and memory against trials ended."""
+    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
+    rate, memory = figure.subplots(1, 2)
+    found = windows(ends)
+    at = [int(name.split("-")[1]) for name, *_ in found]
+    rate.plot(at, [row[1] for row in found], marker="o", color="#0072b2")
+    rate.set_title("Throughput", loc="left", fontweight="bold")
+    rate.set_ylabel("results a second")
+    memory.plot(np.arange(len(ends)) + 1, ends[:, 2], color="#d55e00")
+    memory.set_title("Driver's resident memory", loc="left", fontweight="bold")
+    memory.set_ylabel("MiB")
+    for axes in (rate, memory):
+        axes.set_xlabel("trials ended")
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y", alpha=0.3)
+    return figure
+
+
+def _hardware() -> str:
+    return f"cpu-{platform.machine()}-{os.cpu_count()}-cores"
+
+
+def main() -> None:
+    """Print the table, and save it with its figure if asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=2000)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--save", action="store_true", help=f"write the report to {REPORTS.name}/ too")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        ends = soak(options.trials, options.workers, Path(folder))
+    name = f"driver-soak_{_hardware()}_{datetime.date.today()}"
+    text = report(ends, options.workers, f"{name}.png" if options.save else None)
+    print(text)
+    if options.save:
+        REPORTS.mkdir(exist_ok=True)
+        (REPORTS / f"{name}.md").write_text(text + "\n", encoding="utf-8")
+        draw(ends).savefig(REPORTS / f"{name}.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()

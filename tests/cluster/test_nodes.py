@@ -1,0 +1,142 @@
+"""A search over several Ray nodes on this machine, with nodes and drivers that die in the middle of it."""
+
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from search.ledger import TrialRecord
+from search.spec import SearchSpec
+from search.tuning import run_trials
+from tests.search.by_hand import drive
+from tests.search.small_search import (
+    logged,
+    make_spec,
+    play_of,
+    start_driver,
+    summary,
+    surroundings,
+    told,
+    wait_for,
+    winner,
+)
+from tests.search.stand_in import StandIn
+
+NODE = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 100 * 2**20}  # the GPU is one by name alone
+
+
+class Where(StandIn):
+    """The stand-in, which also notes on which node it works."""
+
+    def step(self) -> dict[str, Any]:
+        with open(self._store / "nodes", "a") as file:
+            file.write(f"{ray.get_runtime_context().get_node_id()}\n")
+        return super().step()
+
+
+@pytest.fixture
+def three_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A cluster of three nodes, which searches join as users' do."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    cluster = Cluster(initialize_head=True, head_node_args=NODE)
+    try:
+        for _ in range(2):
+            cluster.add_node(**NODE)
+        cluster.wait_for_nodes()
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> list[TrialRecord]:
+    """What the search finds when nothing goes wrong and one trial runs after the other."""
+    return drive(make_spec(tmp_path_factory.mktemp("expected")))
+
+
+def spread_spec(folder: Path, **resources: Any) -> SearchSpec:
+    return make_spec(folder, resources={"cpus": 0.5, "gpus": 1, "workers": 3, **resources})
+
+
+def run_on_nodes(spec: SearchSpec, **play: Any) -> list[TrialRecord]:
+    space, part, baseline = surroundings(spec)
+    return run_trials(spec, space, part, baseline, trainable=Where, evaluator=play_of(spec, part, **play))
+
+
+def nodes_used(spec: SearchSpec) -> Counter[str]:
+    """Blocks by node."""
+    return Counter((Path(spec.storage.path) / "stand_in" / "nodes").read_text().split())
+
+
+def test_trials_spread_over_nodes_and_find_the_same(three_nodes: Cluster, expected: list[TrialRecord], tmp_path: Path):
+    spec = spread_spec(tmp_path)
+    records = run_on_nodes(spec, seconds=0.05)
+    assert summary(records) == summary(expected)
+    assert set(nodes_used(spec)) == {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    assert len(nodes_used(spec)) == 3
+    assert set(Counter(logged(spec, "done")).values()) == {1}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_node_removed_without_grace_and_one_added_change_nothing(
+    three_nodes: Cluster, expected: list[TrialRecord], tmp_path: Path
+):
+    spec = spread_spec(tmp_path)
+    lost = next(node for node in three_nodes.list_all_nodes() if node is not three_nodes.head_node)
+    added: list[Any] = []
+
+    def lose_and_add() -> None:
+        wait_for(lambda: len(logged(spec, "done")) >= 6, None)
+        three_nodes.remove_node(lost, allow_graceful=False)
+        added.append(three_nodes.add_node(**NODE))
+
+    helper = threading.Thread(target=lose_and_add, daemon=True)
+    helper.start()
+    records = run_on_nodes(spec, seconds=0.5)
+    helper.join(60)
+    assert added and not helper.is_alive()
+    assert summary(records) == summary(expected)
+    assert winner(records).refinement == winner(expected).refinement
+    used = nodes_used(spec)
+    assert lost.node_id in used and added[0].node_id in used
+    done, begun = Counter(logged(spec, "done")), Counter(logged(spec, "begin"))
+    assert set(done.values()) == {1}
+    assert begun - done == Counter(dict.fromkeys(begun - done, 1))
+    assert sum((begun - done).values()) <= 1, "what was under way on the lost node is done again, no more"
+    assert all(len(states) == 1 for states in told(spec).values())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_driver_killed_and_started_again_finds_the_same(
+    three_nodes: Cluster, expected: list[TrialRecord], tmp_path: Path
+):
+    spec = spread_spec(tmp_path)
+    driver = start_driver(spec, seconds=0.5)
+    try:
+        wait_for(lambda: len(logged(spec, "done")) >= 8, driver)
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.communicate(timeout=60)
+    finally:
+        driver.kill()
+    before = told(spec)
+    assert 0 < len(before) < 12
+    records = run_on_nodes(spec, seconds=0.1)
+    assert summary(records) == summary(expected)
+    assert winner(records).refinement == winner(expected).refinement
+    done, begun = Counter(logged(spec, "done")), Counter(logged(spec, "begin"))
+    assert set(done.values()) == {1}
+    assert sum((begun - done).values()) <= 3, "what was under way at the kill is done again, no more"
+    after = told(spec)
+    assert all(len(states) == 1 for states in after.values()) and len(after) == 12
+    assert {trial: after[trial] for trial in before} == before
