@@ -47,7 +47,7 @@ class Sender(threading.Thread):
 
     def run(self) -> None:
         """Send until closed; then until all is sent, or the store has failed a few times more."""
-        _set_up_mlflow()
+        set_up_mlflow()
         for event in self._spool.replayed:
             self._tally.add(event)
         wait, failed_closing = FIRST_WAIT, 0
@@ -81,7 +81,7 @@ class Sender(threading.Thread):
 
         healthy = False
         try:
-            _probe(self._uri)
+            probe(self._uri)
             if self._runs is None:
                 self._runs, made = self._connect()
                 if made and self._spool.replayed:  # the store has lost the search, or it is another store
@@ -137,7 +137,7 @@ def _first_line(error: Exception) -> str:
     return (masked(str(error)).splitlines() or [type(error).__name__])[0][:300]
 
 
-def _probe(uri: str) -> None:
+def probe(uri: str) -> None:
     """Fail fast on a server that does not answer: MLflow itself would wait and retry for minutes."""
     if uri.startswith(("http://", "https://")):
         try:
@@ -147,7 +147,7 @@ def _probe(uri: str) -> None:
             return  # it answers; whoever stands before it may know no /health
 
 
-def _set_up_mlflow() -> None:
+def set_up_mlflow() -> None:
     """Before MLflow is imported: a request is sent once, as only we know what may be sent twice; no telemetry."""
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

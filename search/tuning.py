@@ -112,18 +112,26 @@ def run_trials(
         return search.ledger.records()
 
 
-def start_ray() -> None:
-    """A Ray runtime, unless the process has one: the cluster that RAY_ADDRESS names, else one of this machine.
+def start_ray(address: str | None = None) -> None:
+    """A Ray runtime, unless the process has one: the cluster at `address` or RAY_ADDRESS, else one of this machine.
 
     Without an address Ray would join whatever cluster was started here last, and wait for its workers to be free.
+
+    Raises:
+        ValueError: no cluster answers there.
     """
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        address = os.environ.get("RAY_ADDRESS", "local")
+        address = address or os.environ.get("RAY_ADDRESS", "local")
         if address == "local":
             ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        else:
+            return
+        try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        except ConnectionError as error:
+            raise ValueError(
+                f"no Ray cluster answers at {address} ({error}): start one, or correct --address or RAY_ADDRESS"
+            ) from error
 
 
 @contextmanager

@@ -1,0 +1,17 @@
+"""Checks as a report."""
+
+from collections.abc import Sequence
+
+from cluster.node_checks import Check
+from search.report_formats import Report, Section, Table
+
+
+def report(name: str, checks: Sequence[Check]) -> Report:
+    """A line a check; `name` is that of the search."""
+    bad = sum(not check.ok for check in checks)
+    lead = f"{bad} of {len(checks)} checks failed: put them right first." if bad else "All is as it must be."
+    rows = [("ok" if check.ok else "FAILED", check.name, check.found, check.advice) for check in checks]
+    columns = ("", "check", "found", *(("what to do",) if bad else ()))
+    return Report(
+        f"{name}: preflight", lead, [Section("Checks", [Table(columns, [row[: len(columns)] for row in rows])])]
+    )

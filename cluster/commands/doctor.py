@@ -1,0 +1,61 @@
+"""`keystep doctor`: whether a search can run on a cluster, before it does."""
+
+from typing import Annotated
+
+import typer
+
+from search.commands.output import table_console
+
+
+def doctor(
+    spec: Annotated[
+        str, typer.Argument(help="A .yaml file, or a built-in spec: shapes-sd, shapes-sd3, sd14, sd3-medium, sdxl.")
+    ] = "shapes-sd",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Change a value of the spec, as in search.trials=40. Repeatable.", metavar="KEY=VALUE"
+        ),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster. [default: RAY_ADDRESS, else this machine]", metavar="RAY")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Try on every node what a search needs: versions, room, models, memory, storage, tracking, clocks.
+
+    Ends with exit code 1 if something is not as it must be, and says what to do.
+
+    Examples:
+
+    ```
+    keystep doctor shapes-sd
+    keystep doctor sd14.yaml --address 10.0.0.5:6379
+    ```
+    """
+    import json
+    import sys
+
+    from rich.console import Console
+
+    from cluster.checks_report import report
+    from cluster.preflight import doctor as examine
+    from search.report_formats import to_rich
+    from search.spec_io import load_spec
+
+    loaded = load_spec(spec, overrides or [])
+    errors = Console(file=sys.stderr, highlight=False)
+    with errors.status("preflight") as status:
+
+        def tell(step: str) -> None:
+            status.update(f"preflight: {step}")
+            if not errors.is_terminal:
+                errors.print(f"preflight: {step}", markup=False)
+
+        checks = examine(loaded, address, tell)
+    if as_json:
+        print(json.dumps([vars(check) for check in checks], indent=1))
+    else:
+        table_console().print(to_rich(report(loaded.name, checks)))
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
