@@ -11,7 +11,16 @@ def main() -> None:
 
 def commands() -> Commands:
     """The commands of this room, by the name they are called by, in the order that help lists them."""
+    from cluster.commands.doctor import doctor
+    from cluster.commands.estimate import estimate
     from cluster.commands.launch import launch
     from cluster.commands.launched import logs, status, stop
 
-    return {"launch": launch, "status": status, "logs": logs, "stop": stop}
+    return {
+        "estimate": estimate,
+        "doctor": doctor,
+        "launch": launch,
+        "status": status,
+        "logs": logs,
+        "stop": stop,
+    }

@@ -51,13 +51,15 @@ class Reuse:
         spent = SHIFT * _iterations(iterref)
         path = (instance, iterref.step_index, iterref.step_size, iterref.optimizer, *_guided(setting), *_loss(setting))
         stored = self._iterated.setdefault(path, set())
-        usable = [count for count in stored if count == iterref.iterations or self._goes_on(iterref, count)]
+        goes_on = self._precise and iterref.optimizer == "gd"
+        usable = [count for count in stored if count == iterref.iterations or (goes_on and count < iterref.iterations)]
         if usable:
             spent -= SHIFT * max(usable)
         else:
             spent += self._prefix(setting, instance, iterref.step_index)
         snapshots = {count for count in self._space.iteration_counts if count <= iterref.iterations}
-        self.num_stored += len(snapshots - stored)
+        asked_for = goes_on and iterref.iterations < self._space.iteration_counts[-1]  # whether the last one is kept
+        self.num_stored += len(snapshots - stored - (set() if asked_for else {iterref.iterations}))
         stored |= snapshots
         return spent + _steps_cost(setting, self._sampler, iterref.step_index, num_steps)
 
@@ -74,9 +76,6 @@ class Reuse:
                 self._prefixes.setdefault(self._done(setting, instance, step), set()).add(step)
                 self.num_stored += 1
         return spent
-
-    def _goes_on(self, iterref: IterRef, count: int) -> bool:
-        return self._precise and iterref.optimizer == "gd" and count < iterref.iterations
 
     def _done(self, setting: Refinement, instance: Instance, step: int) -> tuple[object, ...]:
         """What was done before a step; guidance with other weights, or that began later, is another trajectory."""
