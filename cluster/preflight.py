@@ -154,6 +154,8 @@ def _ask(
         .remote(*arguments(name))
         for name, node in nodes.items()
     }
+    if not references:
+        return {}
     ready, _ = ray.wait(list(references.values()), num_returns=len(references), timeout=timeout)
     return {name: _answer(each, each in ready, timeout) for name, each in references.items()}
 

@@ -259,9 +259,9 @@ class KeystepSearch(OptunaSearch):
 
 
 def outcomes_of(result: Mapping[str, Any]) -> dict[int, float]:
-    """The outcomes by instance number in a result, flattened (`outcomes/7`) or not."""
+    """The outcomes by instance number in a result: pairs, or a mapping, flattened (`outcomes/7`) or not."""
     if "outcomes" in result:
-        return {int(number): float(value) for number, value in result["outcomes"].items()}
+        return {int(number): float(value) for number, value in dict(result["outcomes"]).items()}
     prefix = "outcomes/"
     return {int(key[len(prefix) :]): float(value) for key, value in result.items() if key.startswith(prefix)}
 

@@ -29,7 +29,8 @@ class StepTrial(Trainable):
 
     Its results, one a block:
         slot, block: numbers, from 0.
-        outcomes: instance number to TIAM (0 or 1), of this block.
+        outcomes: pairs of instance number and TIAM (0 or 1), of this block. Of a mapping Ray Tune would keep a
+            history number by number, which takes a megabyte a trial of 500 instances.
         tiam: the objective over the blocks so far.
         num_instances, num_total: seen so far, and in the whole part.
         computed: how many outcomes of this block were not known.
@@ -72,7 +73,7 @@ class StepTrial(Trainable):
         return {
             "slot": self._slot,
             "block": block,
-            "outcomes": values,
+            "outcomes": list(values.items()),
             "tiam": self._part.objective(self._values),
             "num_instances": len(self._values),
             "num_total": len(self._part.instances),

@@ -74,7 +74,7 @@ class StandIn(tune.Trainable):
         return {
             "slot": self._slot,
             "block": self._block - 1,
-            "outcomes": outcomes,
+            "outcomes": list(outcomes.items()),
             "tiam": sum(self._values.values()) / len(self._values),
             "num_instances": len(self._values),
             "num_total": sum(len(block) for block in blocks),

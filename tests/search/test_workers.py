@@ -196,7 +196,7 @@ def test_trials_share_a_worker_and_outlive_it(runtime: None, tmp_path: Path) -> 
             (1, 8, True),
         ]
         plain = expected(tmp_path / "plain", setting)
-        outcomes = {int(number): value for result in mine for number, value in result["outcomes"].items()}
+        outcomes = {int(number): value for result in mine for number, value in result["outcomes"]}
         assert outcomes == {number: outcome["tiam"] for number, outcome in plain.items()}
         assert sum(result["evaluations_alone"] for result in mine) == sum(
             outcome["evaluations_alone"] for outcome in plain.values()
