@@ -109,7 +109,9 @@ def test_half_precision_shares_less(tmp_path: Path) -> None:
 
 
 def test_a_range_of_weights_shares_the_unrefined_steps(tmp_path: Path) -> None:
-    spec = small_spec(tmp_path, space={"steps": [3], "iterations": [2], "cn": {"low": 0.5, "high": 2.0}})
+    spec = small_spec(
+        tmp_path, space={"steps": [3], "gsng": ["off"], "iterations": [2], "cn": {"low": 0.5, "high": 2.0}}
+    )
     spec = spec.model_copy(update={"search": spec.search.model_copy(update={"trials": 4})})
     space, parts = Space(spec, [float(-step) for step in range(STEPS)]), make_parts(spec)
     settings = settings_of(spec, space)
