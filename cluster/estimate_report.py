@@ -1,5 +1,6 @@
 """An estimate as a report, as plain values, and as a picture."""
 
+import math
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -7,7 +8,7 @@ from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
 from cluster.driver_pace import SOURCE as DRIVER_SOURCE
 from cluster.estimate import Estimate, Row
-from cluster.simulation import Limit, Simulated
+from cluster.simulation import Limit, Simulated, saturation
 from search.report_formats import Block, Report, Section, Table
 
 SHOWN_STEPS = 12
@@ -211,7 +212,17 @@ def _times(found: Estimate, price: float | None) -> list[Block]:
             cells = [f"{row.gpus:,}", name, duration(way.seconds), f"{hours:,.4g}" if hours < 1000 else f"{hours:,.0f}"]
             cells += [f"{way.utilisation:.0%}"] + ([f"{hours * (price or 0.0):,.2f}"] if money else [])
             rows.append(cells + (["", ""] if name == "plain" else [LIMITS[row.limit], advice(row, found)]))
-    return [Table(columns, rows)]
+    return [Table(columns, rows), _saturation(found)]
+
+
+def _saturation(found: Estimate) -> str:
+    """Where driver and storage would become the limit."""
+    assert found.pace is not None
+    driver, storage = (
+        f"from about {workers:,.0f} workers on" if math.isfinite(workers) else "on no number of workers"
+        for workers in saturation(found.expected, found.pace)
+    )
+    return f"If no trial had to wait, the driver would be the limit {driver}, and the storage {storage}."
 
 
 def _row_json(row: Row, price: float | None) -> dict[str, Any]:

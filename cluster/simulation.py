@@ -105,6 +105,15 @@ def limit_of(work: Workload, pace: Pace, workers: int, lookahead: int) -> Limit:
     return "none" if found.utilisation >= BUSY else "sequence"
 
 
+def saturation(work: Workload, pace: Pace) -> tuple[float, float]:
+    """Workers at which the driver, and at which the storage, would have no rest if trials never waited; inf: none."""
+    blocks = [block for trial in work.trials for block in trial]
+    seconds = sum(_seconds(block, pace) for block in blocks)
+    driver = len(blocks) * pace.result + len(work.trials) * pace.trial
+    storage = sum(block.points for block in blocks) * pace.point
+    return seconds / driver if driver else math.inf, seconds / storage if storage else math.inf
+
+
 class _Server:
     """Serves one request after the other, in the order they come."""
 

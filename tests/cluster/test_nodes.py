@@ -12,10 +12,14 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from search.evaluator import Evaluator
+from search.instances import make_parts
 from search.ledger import TrialRecord
-from search.spec import SearchSpec
+from search.models import latents_folder
+from search.spec import SearchSpec, StorageSpec
 from search.tuning import run_trials
 from tests.search.by_hand import drive
+from tests.search.evaluator_cases import refined, small_spec
 from tests.search.small_search import (
     logged,
     make_spec,
@@ -84,6 +88,30 @@ def test_trials_spread_over_nodes_and_find_the_same(three_nodes: Cluster, expect
     assert set(nodes_used(spec)) == {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     assert len(nodes_used(spec)) == 3
     assert set(Counter(logged(spec, "done")).values()) == {1}
+
+
+def test_latents_lie_on_the_shared_path_or_on_each_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert latents_folder(StorageSpec(path="/shared/runs")) == Path("/shared/runs/latents")
+    assert latents_folder(StorageSpec(path="s3://bucket/runs")) == tmp_path / "cache" / "keystep" / "latents"
+    assert latents_folder(StorageSpec(path="s3://bucket/runs", latents_path="/scratch")) == Path("/scratch")
+    assert latents_folder(StorageSpec(path="/shared/runs", latents_path="/scratch")) == Path("/scratch")
+
+
+def test_nodes_with_latents_of_their_own_find_the_same(tmp_path: Path) -> None:
+    """Two evaluators that share outcomes and not latents: each computes its half, from its own prefixes."""
+    spec = small_spec(tmp_path / "shared")
+    first, second = make_parts(spec)[0].blocks
+    whole = Evaluator(small_spec(tmp_path / "alone")).evaluate(refined(2, 2), (*first, *second))
+    halves = {}
+    for node, block in (("one", first), ("other", second)):
+        storage = spec.storage.model_copy(update={"latents_path": str(tmp_path / node)})
+        evaluator = Evaluator(spec.model_copy(update={"storage": storage}))
+        halves |= evaluator.evaluate(refined(2, 2), block)
+        assert len(evaluator.computed) == len(block) and any((tmp_path / node).rglob("*.safetensors"))
+    assert evaluator.evaluate(refined(2, 2), (*first, *second)).keys() == whole.keys()
+    assert not evaluator.computed
+    assert {number: each.found for number, each in halves.items()} == {n: each.found for n, each in whole.items()}
 
 
 @pytest.mark.slow

@@ -1,11 +1,12 @@
 """The simulated scheduler, against schedules worked out by hand."""
 
 import itertools
+import math
 import random
 
 import pytest
 
-from cluster.simulation import Pace, limit_of, simulate
+from cluster.simulation import Pace, limit_of, saturation, simulate
 from cluster.workload import BlockWork, Workload
 
 ONE = Pace(evaluation=1.0)
@@ -70,6 +71,12 @@ def test_the_storage_gives_one_block_after_the_other() -> None:
     found = simulate(work, Pace(evaluation=1.0, point=1.0), 4, lookahead=4)
     assert found.seconds == 4 * 3 + 1
     assert limit_of(work, Pace(evaluation=1.0, point=1.0), 4, lookahead=4) == "storage"
+
+
+def test_where_driver_and_storage_have_no_rest() -> None:
+    work = Workload((), ((block(10, points=2), block(10, points=2)), (block(10),)), ())
+    assert saturation(work, Pace(evaluation=1.0, result=0.1, trial=0.1, point=0.5)) == (30 / 0.5, 30 / 2)
+    assert saturation(work, ONE) == (math.inf, math.inf)
 
 
 @pytest.mark.parametrize("seed", range(20))
