@@ -130,10 +130,11 @@ class Watch:
         self._reported: set[int] = set()
         self._seen: dict[int, float] = {}
 
-    def _shown(self, values: Mapping[int, float]) -> dict[int, float]:
+    def _shown(self, values: Mapping[int, float], told: Collection[int] = ()) -> dict[int, float]:
+        """By step, but for the steps that are told already."""
         if self._pruning.sees == "outcomes":
-            return dict(values)
-        points = [last for last in self._last_numbers if last in values]
+            return {number: value for number, value in values.items() if number not in told}
+        points = [last for last in self._last_numbers if last in values and last not in told]
         return {last: self._ledger.objective({n: v for n, v in values.items() if n <= last}) for last in points}
 
     def see(self, outcomes: Mapping[int, float], ask: bool = True) -> str | None:
@@ -141,10 +142,9 @@ class Watch:
         if outcomes.keys() <= self._seen.keys():
             return None
         self._seen |= outcomes
-        for step, value in self._shown(self._seen).items():
-            if step not in self._reported:
-                self._trial.report(value, step)
-                self._reported.add(step)
+        for step, value in self._shown(self._seen, self._reported).items():
+            self._trial.report(value, step)
+            self._reported.add(step)
         if not ask or self._num_prompts(self._seen) < self._min_prompts or not self._trial.should_prune():
             return None
         return self._reason()
