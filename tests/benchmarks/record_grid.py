@@ -101,7 +101,8 @@ def main() -> None:
             left = (time.monotonic() - began) / done * (len(futures) - done)
             print(f"{done}/{len(futures)} settings, about {left / 60:.0f} min left", flush=True)
     rows.sort(key=lambda row: (row["setting"], row["part"], row["number"]))
-    table = pa.Table.from_pylist(rows).drop_columns(["seconds"])
+    names = dict.fromkeys(name for row in rows for name in row if name != "seconds")
+    table = pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows])
     metadata = {"spec": portable(spec).model_dump_json(), "timesteps": json.dumps(timesteps)}
     pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
     print(f"{path} written, {path.stat().st_size / 1e3:.0f} kB, {len(rows)} outcomes")
