@@ -7,7 +7,7 @@ READY := .venv/.ready
 export OMP_NUM_THREADS ?= 2
 export RAY_CHDIR_TO_TRIAL_DIR ?= 0
 
-.PHONY: demo test test-all lint bench docs ui clean
+.PHONY: demo test test-all lint bench docs notebooks ui clean
 
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -37,7 +37,12 @@ bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.bench_rescore
 
 docs: $(READY)
-	$(BIN)/python -m pdoc keystep core evaluation search cluster --output-directory site
+	PDOC_ALLOW_EXEC=1 $(BIN)/python -m pdoc --docformat google keystep core evaluation search cluster \
+		--output-directory site
+
+notebooks: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m nbconvert --to notebook --execute --log-level WARN \
+		--output-dir out/notebooks notebooks/*.ipynb
 
 ui: $(READY)
 	$(BIN)/keystep ui

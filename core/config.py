@@ -66,7 +66,7 @@ class GSNg(FrozenModel):
     Args:
         start: first step index shifted.
         stop: the step index to stop before; None is the first half of sampling.
-        step_size, schedule: as in :class:`IterRef`.
+        step_size, schedule: as in `IterRef`.
     """
 
     start: int = Field(default=0, ge=0)

@@ -34,7 +34,7 @@ class Estimate(FrozenModel):
 
 
 class Measure(FrozenModel):
-    """A number of any range with its confidence interval. Fields as :class:`Estimate`'s."""
+    """A number of any range with its confidence interval. Fields as `Estimate`'s."""
 
     value: float
     low: float

@@ -11,7 +11,7 @@ from core.pieces import Pieces
 class Gradients:
     """Evaluates a loss and its gradient with respect to latents, and nothing else.
 
-    When a GPU runs out of memory it goes on with fewer samples at a time: see :class:`core.pieces.Pieces`.
+    When a GPU runs out of memory it goes on with fewer samples at a time: see `core.pieces.Pieces`.
 
     Args:
         loss_fn: latents of the samples ``rows`` -> one loss a sample, each from its own latents alone.

@@ -73,7 +73,7 @@ def intersection_over_union(
 
 
 LOSSES: dict[str, Loss] = {"cn": catastrophic_neglect, "iou": intersection_over_union}
-"""Every loss by the name of its weight in :class:`core.config.LossWeights`."""
+"""Every loss by the name of its weight in `core.config.LossWeights`."""
 
 
 def combined_loss(

@@ -85,4 +85,4 @@ OPTIMIZERS: dict[str, Callable[[float], SampleOptimizer]] = {
     "momentum": Momentum,
     "adam": Adam,
 }
-"""By their names in :class:`core.config.IterRef`."""
+"""By their names in `core.config.IterRef`."""

@@ -19,7 +19,7 @@ _ADJECTIVES = (
     "happy sad dark bright"
 )
 SHADES = frozenset(_SHADES.split())
-"""What :func:`parse_entities` takes for an attribute in front of a colour."""
+"""What `parse_entities` takes for an attribute in front of a colour."""
 COLORS = frozenset(_COLORS.split())
 """What it takes for a colour."""
 ADJECTIVES = frozenset(_ADJECTIVES.split())
@@ -87,7 +87,7 @@ def parse_entities(text: str) -> tuple[Entity, ...]:
     Commas, semicolons and "and" separate; articles are dropped. A first word that is a colour (with its
     shade: "dark red") or a common adjective is the attribute, all the rest is the noun. A lone word is a
     noun, so "orange" is the fruit and "orange orange" an orange one. For any other attribute build the
-    :class:`Entity`.
+    `Entity`.
 
     Raises:
         ValueError: no entity in the text, or none between two separators.
@@ -116,7 +116,7 @@ def locate_entities(prompt: Prompt, tokenizer: Any, max_length: int) -> tuple[En
     """Find the tokens of every entity of a prompt.
 
     Nouns and attributes are looked for in the text as whole words, whatever their capitals, and as
-    written: an entity "cat" is not found in "two cats". :func:`core.mentions.assign_mentions` says who
+    written: an entity "cat" is not found in "two cats". `core.mentions.assign_mentions` says who
     gets which mention of a repeated noun, and which attribute belongs to which noun. Characters become
     tokens through the tokenizer's own offsets, so that words of several tokens, punctuation and special
     tokens come out right for any tokenizer: CLIP starts with a special token, T5 does not.

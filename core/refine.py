@@ -125,7 +125,7 @@ def guidance_shift(
     """Shift the latents once if ``step_index`` is in the range of ``settings``; as they are, and no loss,
     if not.
 
-    Arguments, failures and errors as in :func:`iterative_refinement`.
+    Arguments, failures and errors as in `iterative_refinement`.
     """
     rate = step_size_at(settings.step_size, settings.schedule, num_steps, step_index)
     run = _Run(loss_fn, latents, OPTIMIZERS["gd"](rate), None)

@@ -53,7 +53,7 @@ class _Batches(ABC):
 class FileJournal(_Batches, JournalFileBackend):
     """A study's log in one file of a local or shared folder.
 
-    The process that opens it must be the only one that writes (see :func:`open_journal`): a line cut off by a
+    The process that opens it must be the only one that writes (see `open_journal`): a line cut off by a
     kill and the lock of Optuna's that it left behind are cleared away.
     """
 

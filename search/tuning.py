@@ -49,7 +49,7 @@ def run_trials(
     """Run the trials of a search, or what is left of them, and return the records of all, by slot.
 
     The same call again goes on where the last one ended, however that ended, and finds the same: see
-    :class:`search.suggest.KeystepSearch`. A budget (`resources.max_hours` of this call, `resources.max_gpu_hours`
+    `search.suggest.KeystepSearch`. A budget (`resources.max_hours` of this call, `resources.max_gpu_hours`
     of the search) ends the asking; what runs is finished.
 
     Args:

@@ -1,6 +1,9 @@
 """The documents do not rot: their links lead somewhere, and the code they name is there."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +89,19 @@ def test_contributing_names_what_the_code_has() -> None:
     for file in ("spec_space", "space", "prefixes", "run_fields", "settings_text"):
         assert re.search(r"\biou\b", (ROOT / "search" / f"{file}.py").read_text())
     assert len(text.split()) < 400, "half a page"
+
+
+@pytest.mark.slow
+def test_docstrings_render(tmp_path: Path) -> None:
+    """`make docs`: a page for every module of every room, and nothing to complain about."""
+    rooms = ["keystep", "core", "evaluation", "search", "cluster"]
+    command = [sys.executable, "-W", "error::UserWarning:pdoc", "-m", "pdoc", "--docformat", "google", *rooms]
+    environment = os.environ | {"PDOC_ALLOW_EXEC": "1"}
+    made = subprocess.run(
+        [*command, "--output-directory", str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert made.returncode == 0 and "Warn" not in made.stderr, made.stderr[-3000:]
+    modules = [path.relative_to(ROOT) for room in rooms[1:] for path in (ROOT / room).rglob("*.py")]
+    pages = [path.parent if path.name == "__init__.py" else path.with_suffix("") for path in modules]
+    wanted = [page for page in pages if not any(part.startswith("_") for part in page.parts)]
+    assert [str(page) for page in wanted if not (tmp_path / f"{page}.html").exists()] == []

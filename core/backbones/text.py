@@ -40,7 +40,7 @@ class TextGroup:
 
 @dataclass(frozen=True)
 class TextColumns:
-    """The entity part of a :class:`Conditioning`; see there."""
+    """The entity part of a `Conditioning`; see there."""
 
     entity_weights: Tensor
     kept: Tensor
