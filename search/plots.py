@@ -56,11 +56,13 @@ def tiam_by_timestep(
         if band is not None:
             axes.axhspan(band.low, band.high, color=color, alpha=0.14, linewidth=0)
             axes.axhline(band.mean, color=color, linewidth=1.4, linestyle=(0, (4, 3)), label=label)
+    aside = 0.09 if len({point.gsng for point in points}) == 2 else 0.0  # two series would hide each other's bars
+    shifts = {False: -aside, True: aside}
     for gsng, (color, marker, label) in SERIES.items():
         series = sorted((point for point in points if point.gsng == gsng), key=lambda point: point.step_index)
         if series:
-            _draw_series(axes, series, color, marker, label, shift=0.09 if gsng else -0.09)
-    _name_best(axes, points)
+            _draw_series(axes, series, color, marker, label, shift=shifts[gsng])
+    _name_best(axes, points, shifts)
     if any(not point.complete for point in points):
         axes.plot([], [], "o", markerfacecolor="white", color=FAINT, markersize=5, label="pruned: fewer instances")
     confidence = points[0].estimate.confidence
@@ -171,13 +173,13 @@ def _draw_series(axes: Axes, series: Sequence[CurvePoint], color: str, marker: s
             axes.plot(x, estimate.mean, marker, color=color, markerfacecolor="white", markersize=4.5, zorder=4)
 
 
-def _name_best(axes: Axes, points: Sequence[CurvePoint]) -> None:
+def _name_best(axes: Axes, points: Sequence[CurvePoint], shifts: Mapping[bool, float]) -> None:
     complete = [point for point in points if point.complete]
     if complete:
         best = max(complete, key=lambda point: point.estimate.mean)
         axes.annotate(
             f"t {best.timestep:.0f}: {best.estimate.mean:.0%}",
-            (best.step_index + (0.09 if best.gsng else -0.09), best.estimate.high),
+            (best.step_index + shifts[best.gsng], best.estimate.high),
             textcoords="offset points",
             xytext=(0, 5),
             ha="center",
