@@ -17,11 +17,13 @@ from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from search.cli import build_app
+import cluster.cli
+import search.cli
 from search.spec import StorageSpec, TrackingSpec
 from search.spec_io import load_spec
 from tests.search.found_search import spec, stored
 
+APP = search.cli.build_app({**search.cli.commands(), **cluster.cli.commands()})
 ROOT = Path(__file__).parent.parent
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 TINY = """
@@ -77,7 +79,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(command: Command, *more: str) -> Any:
-    result = CliRunner().invoke(build_app(), [*command.words[1:], *more], env={"COLUMNS": "140"})
+    result = CliRunner().invoke(APP, [*command.words[1:], *more], env={"COLUMNS": "140"})
     assert result.exit_code == 0, f"{command}\n{result.output}\n{result.exception!r}"
     if command.into is not None:
         Path(command.into).write_text(result.stdout)
@@ -97,7 +99,7 @@ def test_every_command_is_one_that_there_is(command: Command) -> None:
         program, *rest = rest
     if program == "keystep":
         name, *arguments = rest
-        known = get_command(build_app())
+        known = get_command(APP)
         known.commands[name].make_context(name, arguments)  # pyright: ignore[reportAttributeAccessIssue]
         for number, word in enumerate(arguments[:-1]):
             if word == "--set":  # the key, too, must be one of a spec

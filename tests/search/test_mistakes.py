@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
 from PIL import Image
-from typer.main import get_command
 from typer.testing import CliRunner
 
 from core.config import Refinement
@@ -268,14 +266,3 @@ def test_a_port_that_is_taken(place: Path) -> None:
 def test_debug_shows_where_it_happened() -> None:
     result = CliRunner().invoke(build_app(), ["search", "sd15", "--debug"])
     assert isinstance(result.exception, ValueError) and result.exc_info is not None
-
-
-def test_every_help_has_an_example_that_its_command_understands() -> None:
-    app = get_command(build_app())
-    for name, command in app.commands.items():  # pyright: ignore[reportAttributeAccessIssue]
-        lines = (command.help or "").splitlines()
-        examples = [line.split(" #")[0].strip() for line in lines if line.strip().startswith(f"keystep {name}")]
-        assert examples, f"keystep {name} --help has no example"
-        for example in examples:
-            arguments = shlex.split(example.split(" > ")[0])[2:]
-            command.make_context(name, arguments)

@@ -1,0 +1,28 @@
+"""What `--help` says: every command has examples, and they are right."""
+
+import shlex
+
+from typer.main import get_command
+from typer.testing import CliRunner
+
+import cluster.cli
+import search.cli
+
+APP = search.cli.build_app({**search.cli.commands(), **cluster.cli.commands()})
+
+
+def test_every_help_has_an_example_that_its_command_understands() -> None:
+    for name, command in get_command(APP).commands.items():  # pyright: ignore[reportAttributeAccessIssue]
+        lines = (command.help or "").replace("\\\n", " ").splitlines()
+        examples = [line for line in map(str.strip, lines) if line.startswith(f"keystep {name}")]
+        assert examples, f"keystep {name} --help has no example"
+        for example in examples:
+            words = shlex.split(example, comments=True)
+            arguments = words[: words.index(">")] if ">" in words else words
+            command.make_context(name, arguments[2:])
+
+
+def test_the_first_help_shows_a_first_visit() -> None:
+    said = CliRunner().invoke(APP, ["--help"], env={"COLUMNS": "120"}).stdout
+    for line in ("keystep search --out step_config.json", "keystep report shapes-sd", "keystep ui"):
+        assert line in said
