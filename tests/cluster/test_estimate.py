@@ -9,6 +9,7 @@ import pytest
 from cluster.commands.estimate import estimate as command
 from cluster.estimate import Estimate, estimate, workers_on
 from cluster.estimate_report import draw, duration, report, to_json
+from cluster.replayed import NUM_REPLAYS, replayed_trials
 from cluster.simulation import Pace
 from cluster.workload import expected_work, plain_work, settings_of
 from search.evaluator import Evaluator
@@ -17,6 +18,8 @@ from search.report_formats import Table, to_html
 from search.space import Space
 from search.spec_io import load_spec
 from tests.search.evaluator_cases import STEPS, small_spec
+from tests.search.small_search import make_spec
+from tests.search.test_replay import _grid as stand_in_grid
 
 GUIDED, SHIFT = 2, 2  # evaluations of a step with guidance, and of a shift
 
@@ -174,6 +177,28 @@ def test_mistakes_are_told() -> None:
         call |= {"gpus": "1", "storage": 500.0, "as_json": False, "plot": None}
         with pytest.raises(ValueError, match=told):
             command(**{**call, **arguments})
+
+
+def test_the_command_prints_and_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the pruning of searches replayed on a grid of the stand-in."""
+    recorded = stand_in_grid(make_spec(tmp_path))
+    monkeypatch.setattr("cluster.replayed.load_grid", lambda: recorded)
+    plot = tmp_path / "cost.png"
+    command("shapes-sd", None, 0.01, measure=False, price=1.5, gpus="8,1", storage=500.0, as_json=True, plot=plot)
+    found = json.loads(capsys.readouterr().out)
+    assert [row["gpus"] for row in found["rows"]] == [1, 8]
+    for row in found["rows"]:
+        assert row["expected"]["money"] == 1.5 * row["expected"]["gpu_hours"]
+    assert found["instances"] == {"validation": 128, "held_out": 192}
+    assert found["images"]["expected"] < found["images"]["plain"], "some trials are stopped early"
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+    trials, seeds = replayed_trials(load_spec("shapes-sd"))
+    assert (len(trials), seeds) == (NUM_REPLAYS * 16, 1)
+    assert {trial.num_instances_total for trial in trials} == {32}
+    assert replayed_trials(load_spec("shapes-sd", ["search.pruner=none"])) == ((), 1)
 
 
 def space_of(found: Estimate) -> Space:
