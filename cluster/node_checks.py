@@ -85,7 +85,8 @@ def models(found: Mapping[str, WorkFacts]) -> Check:
 
 def memory(spec: SearchSpec, found: Mapping[str, WorkFacts], nodes: Mapping[str, Mapping[str, Any]]) -> Check:
     """What one batch took at its peak, for every worker of a GPU or node, against what is there."""
-    needs, trouble = [], {}
+    needs: list[tuple[float, str]] = []
+    trouble = {}
     for node, facts in found.items():
         if facts.trouble:
             continue
@@ -96,8 +97,8 @@ def memory(spec: SearchSpec, found: Mapping[str, WorkFacts], nodes: Mapping[str,
             there, what = float(nodes[node]["Resources"].get("memory", 0.0)), "node"
             sharing = min(workers_on(spec, nodes[node]["Resources"]), spec.resources.workers or spec.search.lookahead)
         told = f"{sharing} x {facts.peak_bytes / GIGABYTE:.1f} GB of {there / GIGABYTE:.1f} GB of its {what}"
-        needs.append(told)
-        if sharing * facts.peak_bytes > there:
+        needs.append((sharing * facts.peak_bytes / max(there, 1.0), told))
+        if needs[-1][0] > 1:
             trouble[node] = told
     if trouble:
         told = f"lower resources.batch_size from {spec.resources.batch_size}, or give a worker more of the {what}"
@@ -105,7 +106,7 @@ def memory(spec: SearchSpec, found: Mapping[str, WorkFacts], nodes: Mapping[str,
     if not needs:
         return Check("memory", False, "not measured", "see model, detector, prompts")
     batch = f"a refined batch of {spec.resources.batch_size} takes"
-    return Check("memory", True, f"{batch} {max(needs)}", "")
+    return Check("memory", True, f"{batch} {max(needs)[1]}", "")
 
 
 def storage(path: str, trouble: Mapping[str, str]) -> Check:

@@ -50,7 +50,7 @@ def doctor(
     nodes = {_name(node): node for node in ray.nodes() if node["Alive"]}
     folder = f"doctor-{uuid.uuid4().hex}"
     on_step("storage")
-    storage, written = _write_here(spec, folder)
+    storage = _written(spec, folder)
     try:
         on_step(f"looking around on {len(nodes)} nodes")
         found = _ask(nodes, look_around, lambda name: (spec, folder, name), ANSWER_SECONDS)
@@ -60,9 +60,9 @@ def doctor(
             node_checks.versions({name: facts.versions for name, facts in answered.items()}),
             _room(spec),
         ]
-        shared = _shared(spec, storage, folder, answered) if storage else written
+        shared = storage if isinstance(storage, Check) else _shared(spec, storage, folder, answered)
     finally:
-        if storage is not None:
+        if isinstance(storage, Storage):
             storage.remove(folder)
     on_step("loading models, making a batch of images")
     able = {name: node for name, node in nodes.items() if node_checks.workers_on(spec, node["Resources"])}
@@ -79,14 +79,14 @@ def doctor(
     return tuple(checks)
 
 
-def _write_here(spec: SearchSpec, folder: str) -> tuple[Storage | None, Check]:
-    """The storage with a file in `folder`; or no storage, and the check that says why."""
+def _written(spec: SearchSpec, folder: str) -> Storage | Check:
+    """The storage with a file in `folder`; or the check that says why it cannot be written."""
     try:
         storage = Storage(spec.storage.path)
         storage.write(f"{folder}/{HERE}", folder.encode())
     except (ValueError, OSError) as error:
-        return None, Check("storage", False, masked(str(error)), "name another storage.path, or make it writable")
-    return storage, Check("storage", True, "", "")
+        return Check("storage", False, masked(str(error)), "name another storage.path, or make it writable")
+    return storage
 
 
 def _shared(spec: SearchSpec, storage: Storage, folder: str, answered: dict[str, NodeFacts]) -> Check:
