@@ -3,8 +3,9 @@
     python -m tests.benchmarks.bench_replay --seeds 200 --save
 
 Every search is replayed on the recorded grid of keystep/shapes-sd (tests/benchmarks/record_grid.py) with its own draw
-of validation and held-out prompts. `grid` tries every setting, the paper's exhaustive protocol; `random` and `tpe` try
---trials of them. Good is what is within 0.01 accumulated TIAM of the best setting on held-out prompts.
+of validation prompts: with replacement, of the recorded ones, on all of which the winner is judged (fewer than 40 a set
+are split off instead, and the winner is judged on the rest). `grid` tries every setting, the paper's exhaustive
+protocol; `random` and `tpe` try --trials of them. Good is what is within 0.01 accumulated TIAM of the best setting.
 """
 
 import argparse
@@ -155,7 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--trials", type=int, default=24, help="of random and tpe (default: %(default)s)")
-    parser.add_argument("--validation", type=int, default=20, help="prompts a set (default: %(default)s)")
+    parser.add_argument("--validation", type=int, default=40, help="prompts a set (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--save", action="store_true", help="write the table and the plot to tests/benchmarks/reports")
     options = parser.parse_args()

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from core.config import StepConfig
@@ -20,7 +19,7 @@ from core.generation import generate, load_pipeline
 from core.prompts import Prompt, parse_entities
 from search.plots import save
 from search.recorded_grid import load_grid
-from tests.benchmarks.shapes_curve import curve, estimate
+from tests.benchmarks.shapes_curve import curve
 
 PICTURES = (
     ("a photo of a heart and a cross", "heart, cross", 100),
@@ -43,7 +42,7 @@ def pictures(config: StepConfig) -> list[tuple[str, Image.Image, Image.Image]]:
 
 def draw(config: StepConfig) -> Figure:
     """Pairs of pictures at the left, the curve at the right."""
-    figure = Figure(figsize=(11.6, 4.3), layout="constrained")
+    figure = Figure(figsize=(10.4, 4.0), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[1.12, 1])
     axes = left.subplots(2, len(PICTURES))
     for column, (text, before, after) in enumerate(pictures(config)):
@@ -53,7 +52,7 @@ def draw(config: StepConfig) -> Figure:
             for spine in axes[row, column].spines.values():
                 spine.set_edgecolor((BEFORE, AFTER)[row])
                 spine.set_linewidth(2)
-        axes[0, column].set_title("\n".join(textwrap.wrap(text, 20)), fontsize=8, color=INK)
+        axes[0, column].set_title("\n".join(textwrap.wrap(text.removeprefix("a photo of "), 19)), fontsize=8, color=INK)
     for row, (label, color) in enumerate((("as it is", BEFORE), ("one step refined", AFTER))):
         axes[row, 0].set_ylabel(label, fontsize=10, color=color, fontweight="bold")
     _draw_curve(right.subplots(), config)
@@ -61,35 +60,34 @@ def draw(config: StepConfig) -> Figure:
 
 
 def _draw_curve(axes: Axes, config: StepConfig) -> None:
-    grid = load_grid("shapes-sd")
-    points = [point for point, _ in curve(grid) if not point.gsng]
-    points.sort(key=lambda point: point.step_index)
-    baseline = estimate(grid, None)
-    steps = [point.step_index for point in points]
-    axes.axhspan(baseline.low, baseline.high, color=BEFORE, alpha=0.14, linewidth=0)
-    axes.axhline(baseline.mean, color=BEFORE, linestyle=(0, (4, 3)), label="as it is")
-    axes.fill_between(
-        steps, [p.estimate.low for p in points], [p.estimate.high for p in points], color=AFTER, alpha=0.16
+    points = sorted(
+        ((point, gain) for point, gain in curve(load_grid("shapes-sd")) if not point.gsng),
+        key=lambda pair: pair[0].step_index,
     )
-    axes.plot(steps, [p.estimate.mean for p in points], color=AFTER, marker="o", label="refined at this step alone")
+    steps, gains = [point.step_index for point, _ in points], [gain for _, gain in points]
+    axes.axhline(0, color=BEFORE, linestyle=(0, (4, 3)), linewidth=1.4)
+    axes.annotate("as it is", (steps[-1], 0), (0, 4), textcoords="offset points", ha="right", color=BEFORE)
+    axes.fill_between(steps, [gain.low for gain in gains], [gain.high for gain in gains], color=AFTER, alpha=0.15)
+    axes.plot(steps, [gain.mean for gain in gains], color=AFTER, marker="o")
     assert config.refinement.iterref is not None
-    chosen = points[steps.index(config.refinement.iterref.step_index)]
+    chosen = steps.index(config.refinement.iterref.step_index)
     axes.annotate(
-        "the step that keystep chose",
-        (chosen.step_index, chosen.estimate.mean),
-        xytext=(chosen.step_index + 2.2, chosen.estimate.high),
+        "chosen by the search",
+        (steps[chosen], gains[chosen].mean),
+        xytext=(steps[chosen] + 3.2, gains[chosen].high),
         arrowprops={"arrowstyle": "->", "color": INK},
         color=INK,
         fontweight="bold",
     )
-    axes.set_xticks(steps, [f"{point.timestep:.0f}" for point in points], fontsize=8)
-    axes.set_xlabel("timestep that is refined, of the 12 of a sampling")
-    axes.set_ylabel("images that show all that was asked (TIAM)")
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_title(f"keystep/shapes-sd, {baseline.num_prompts} prompts, 95 % intervals", fontsize=10, color=INK)
+    axes.set_xticks(steps, [f"{point.timestep:.0f}" for point, _ in points], fontsize=8)
+    axes.set_xlabel("timestep that is refined, one of the 12 of a sampling")
+    axes.set_ylabel("gain in images that show all that was asked")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f} %" if value else "0")
+    axes.set_title(
+        f"Gain by refined step: {gains[0].num_prompts} prompts, paired, 95 % intervals", fontsize=9, color=INK
+    )
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.legend(frameon=False, fontsize=9)
 
 
 def main() -> None:
