@@ -33,7 +33,7 @@ class Trial:
 @pytest.fixture(scope="module")
 def found() -> Estimate:
     """Of the embedded model's spec: 12 steps with guidance, iterations 5, 10, 20."""
-    spec = load_spec("shapes-sd", ["search.trials=8", "search.lookahead=4"])
+    spec = load_spec("shapes-sd", ["search.trials=8", "search.lookahead=4", "search.block_prompts=4"])
     replayed = [Trial(32, 128), Trial(128, 128)] * 4
     pace = Pace(evaluation=0.01, loading=5.0, result=0.02, trial=0.05)
     return estimate(spec, pace=pace, gpus=(1, 4, 64), replayed=replayed, seeds_a_prompt=2, storage_bytes_per_second=1e8)
