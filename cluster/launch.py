@@ -38,7 +38,7 @@ def options_of(target: str, given: Mapping[str, Any]) -> Options:
     fields = TARGETS[target].options.model_fields
     for name in given:
         if name not in fields:
-            takes = ", ".join(flag(field) for field in fields) or "none of its own"
+            takes = ", ".join(flag(field) for field in fields)
             raise ValueError(f"{flag(name)} is no option of --target {target} (it takes {takes})")
     for name, field in fields.items():
         if field.is_required() and name not in given:

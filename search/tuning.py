@@ -13,6 +13,7 @@ import optuna
 import ray
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 from ray import tune
+from ray._private import ray_constants
 
 from search.ask_pruner import AskPruner
 from search.instances import Part
@@ -124,7 +125,8 @@ def start_ray(address: str | None = None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         address = address or os.environ.get("RAY_ADDRESS", "local")
         if address == "local":
-            ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            with _on_loopback():
+                ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             return
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
@@ -132,6 +134,22 @@ def start_ray(address: str | None = None) -> None:
             raise ValueError(
                 f"no Ray cluster answers at {address} ({error}): start one, or correct --address or RAY_ADDRESS"
             ) from error
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that starts meanwhile listens on 127.0.0.1 alone, as it does of itself on macOS and Windows."""
+    switch = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before, cluster = os.environ.get(switch), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[switch], ray_constants.ENABLE_RAY_CLUSTER = "0", False  # for its processes, for this one
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = cluster
+        if before is None:
+            del os.environ[switch]
+        else:
+            os.environ[switch] = before
 
 
 @contextmanager

@@ -28,6 +28,9 @@ def launch(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print exactly what would be submitted, and submit nothing.")
     ] = False,
+    skip_doctor: Annotated[
+        bool, typer.Option("--skip-doctor", help="Search at once, without keystep doctor there before it.")
+    ] = False,
     address: Annotated[
         str | None,
         _option("The cluster's dashboard. [default: RAY_API_SERVER_ADDRESS, else http://127.0.0.1:8265]", _RAY),
@@ -94,8 +97,9 @@ def launch(
         --set storage.path=s3://bucket/runs --set tracking.uri=http://mlflow:5000
     ```
 
-    Then `keystep status`, `keystep logs --follow` and `keystep stop` with the search's id or name. Secrets are named
-    (`--env`, `--secret`) and never sent: what --dry-run prints is all that leaves this machine.
+    `keystep doctor` runs first, there. Then `keystep status`, `keystep logs --follow` and `keystep stop` with the
+    search's id or name. Secrets are named (`--env`, `--secret`) and never sent: what --dry-run prints is all that is
+    sent.
     """
     given = {name: value for name, value in locals().items() if value is not None}
     for name in ("spec", "target", "overrides", "dry_run"):

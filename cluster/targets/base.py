@@ -1,6 +1,7 @@
 """What every target does: plan a submission, submit it, and look after what was submitted."""
 
 import re
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,13 @@ Handle = dict[str, str]
 
 
 class Options(FrozenModel):
-    """What a target can be told beside the spec; the command line has an option of each name."""
+    """What a target can be told beside the spec; the command line has an option of each name.
+
+    Args:
+        skip_doctor: search at once, without keystep doctor before it.
+    """
+
+    skip_doctor: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,18 @@ def one_line(text: str) -> str:
     if not text.strip() or any(ord(character) < 32 for character in text):
         raise ValueError(f"must be one line that is not empty, got {text!r}")
     return text
+
+
+def entrypoint(file: str, options: Options, env: tuple[str, ...] = ()) -> str:
+    """The command that runs there: the preflight, then the search, which goes on if it was begun.
+
+    Args:
+        file: the spec, there.
+        env: variables without which it ends at once.
+    """
+    checks = [f': "${{{name}:?is not set on the cluster}}"' for name in env]
+    doctor = [] if options.skip_doctor else [f"keystep doctor {shlex.quote(file)}"]
+    return " && ".join([*checks, *doctor, f"keystep search {shlex.quote(file)}"])
 
 
 Name = Annotated[str, words(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", "letters, digits, '.', '_' and '-'")]

@@ -13,9 +13,9 @@ from pydantic import Field
 from cluster.launches import launches_folder
 from cluster.portable import portable, spec_text
 from cluster.programs import lines_of, run
-from cluster.targets.base import Handle, Image, Line, Name, Options, State, Submission, Target
+from cluster.targets.base import Handle, Image, Line, Name, Options, State, Submission, Target, entrypoint
 from cluster.targets.cloud_nodes import PROVIDERS, node_types, provider_section
-from cluster.targets.ray_jobs import PHASES, entrypoint
+from cluster.targets.ray_jobs import PHASES
 from cluster.yaml_text import yaml_text
 from core.frozen import FromList
 from search.spec import SearchSpec
@@ -129,6 +129,7 @@ def cluster_config(search_id: str, spec: str, options: CloudOptions) -> dict[str
     head, worker = node_types(options)
     file = f"{SPEC_FOLDER}/{search_id}.yaml"
     wait = f"python -m cluster.scale_up --nodes {options.nodes} --cpus {options.cpus} --gpus {options.gpus} --"
+    search = entrypoint(file, options)
     return {
         "cluster_name": f"keystep-{search_id}",
         "provider": provider_section(options),
@@ -151,5 +152,5 @@ def cluster_config(search_id: str, spec: str, options: CloudOptions) -> dict[str
         ],
         "worker_start_ray_commands": ["ray stop", f"{START} --address=$RAY_HEAD_IP:6379"],
         "cluster_synced_files": [],
-        "metadata": {"submit": f"ray job submit --no-wait --submission-id JOB -- {wait} {entrypoint(file)}"},
+        "metadata": {"submit": f"ray job submit --no-wait --submission-id JOB -- {wait} bash -c {shlex.quote(search)}"},
     }

@@ -20,7 +20,7 @@ PATIENCE = 60.0  # seconds that a search gets to stop
 
 
 class LocalOptions(Options):
-    """None: what there is on this machine is used."""
+    """None of its own: what there is on this machine is used."""
 
 
 class Local(Target):
@@ -33,7 +33,8 @@ class Local(Target):
         refuse_secrets(spec)
         anchored = spec.anchored()
         handle = {"host": socket.gethostname(), "storage": anchored.storage.path, "search_id": spec.search_id}
-        return Submission(spec_text(anchored), "this process", handle)
+        through = "this process" if options.skip_doctor else "this process, after keystep doctor"
+        return Submission(spec_text(anchored), through, handle | {"doctor": "" if options.skip_doctor else "first"})
 
     def submit(self, submission: Submission) -> Handle:
         from search.commands.output import table_console
@@ -41,10 +42,14 @@ class Local(Target):
         from search.report_formats import to_rich
         from search.runner import run_search
 
+        spec = parse_spec(submission.text, "the spec as resolved")
+
         # RAY_ADDRESS would send the search to a cluster.
         elsewhere = os.environ.pop("RAY_ADDRESS", None)
         try:
-            result = run_search(parse_spec(submission.text, "the spec as resolved"))
+            if submission.handle["doctor"]:
+                _examine(spec)
+            result = run_search(spec)
         finally:
             if elsewhere is not None:
                 os.environ["RAY_ADDRESS"] = elsewhere
@@ -80,6 +85,20 @@ class Local(Target):
         if folder is None:
             raise ValueError(f"a local search whose storage is {handle['storage']} is seen on its own terminal alone")
         return holder(folder / SEARCHES / handle["search_id"] / DRIVER_LOCK)
+
+
+def _examine(spec: SearchSpec) -> None:
+    """The preflight; says what is not as it must be.
+
+    Raises:
+        ValueError: something is not.
+    """
+    from cluster.preflight import doctor
+
+    failed = [check for check in doctor(spec) if not check.ok]
+    if failed:
+        told = "".join(f"\n  {check.name}: {check.found}. {check.advice}" for check in failed)
+        raise ValueError(f"the preflight failed (--skip-doctor leaves it out):{told}")
 
 
 def holder(lock: Path) -> int | None:

@@ -1,7 +1,6 @@
 """A Ray cluster that runs already, through Ray's Jobs SDK."""
 
 import os
-import shlex
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import yaml
 from pydantic import Field
 
 from cluster.portable import portable, spec_text
-from cluster.targets.base import Handle, Options, State, Submission, Target, Variable, words
+from cluster.targets.base import Handle, Options, State, Submission, Target, Variable, entrypoint, words
 from cluster.yaml_text import yaml_text
 from core.frozen import FromList
 from search.spec import SearchSpec
@@ -64,7 +63,7 @@ class RayJobs(Target):
         job = {
             "address": address,
             "submission_id": search_id,
-            "entrypoint": entrypoint(file, options.env),
+            "entrypoint": entrypoint(file, options, options.env),
             "runtime_env": runtime_env,
             "metadata": {"keystep_search": search_id, "keystep_name": spec.name},
             "working_dir": str(folder) if folder else None,
@@ -117,12 +116,6 @@ class RayJobs(Target):
                 raise ValueError(f"job {handle['job']} was asked to stop, and still runs after {PATIENCE:g} s")
             time.sleep(PAUSE / 2)
         return self.state(handle).detail
-
-
-def entrypoint(file: str, env: tuple[str, ...] = ()) -> str:
-    """The command that runs there; it goes on with a search that was begun. A variable that is not set ends it."""
-    checks = "".join(f': "${{{name}:?is not set on the cluster}}" && ' for name in env)
-    return f"{checks}keystep search {shlex.quote(file)}"
 
 
 def connect(address: str) -> "JobSubmissionClient":

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from cluster.targets.ray_jobs import entrypoint
+from cluster.targets.base import entrypoint
 
 if TYPE_CHECKING:
     from cluster.targets.kuberay import KubeRayOptions
@@ -52,7 +52,7 @@ def rayjob(search_id: str, metadata: dict[str, Any], options: "KubeRayOptions") 
         "kind": "RayJob",
         "metadata": metadata,
         "spec": {
-            "entrypoint": entrypoint(f"{SPEC_FOLDER}/spec.yaml"),
+            "entrypoint": entrypoint(f"{SPEC_FOLDER}/spec.yaml", options),
             "metadata": {"keystep_search": search_id},
             "submissionMode": "K8sJobMode",
             "backoffLimit": options.retries,

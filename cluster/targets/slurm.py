@@ -11,7 +11,7 @@ from pydantic import Field
 
 from cluster.portable import refuse_secrets, spec_text
 from cluster.programs import lines_of, run
-from cluster.targets.base import Handle, Line, Name, Options, State, Submission, Target, Variable, words
+from cluster.targets.base import Handle, Line, Name, Options, State, Submission, Target, Variable, entrypoint, words
 from core.frozen import FromList
 from search.spec import SearchSpec
 
@@ -127,7 +127,7 @@ def script(search_id: str, spec_file: Path, log: Path, spec: str, options: Slurm
         nodes=options.nodes,
         cpus=options.cpus or '"$SLURM_CPUS_ON_NODE"',
         gpus=options.gpus,
-        spec_file=shlex.quote(str(spec_file)),
+        search=shlex.quote(entrypoint(str(spec_file), options)),
     )
 
 

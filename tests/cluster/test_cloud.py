@@ -69,7 +69,7 @@ def test_the_job_waits_for_machines_and_reads_the_spec_that_was_written() -> Non
     (write,) = made["head_setup_commands"]
     file = write.rpartition("> ")[2]
     assert job.startswith("ray job submit --no-wait --submission-id JOB -- python -m cluster.scale_up --nodes 3 ")
-    assert job.endswith(f" -- keystep search {file}")
+    assert job.endswith(f" -- bash -c 'keystep doctor {file} && keystep search {file}'")
 
 
 def test_the_cluster_is_made_before_the_job_is_submitted_and_goes_when_it_is_stopped(

@@ -62,7 +62,8 @@ def test_the_job_ends_its_cluster_and_is_tried_again() -> None:
     _, job = documents(retries=5, keep_seconds=60)
     spec = job["spec"]
     assert (spec["backoffLimit"], spec["shutdownAfterJobFinishes"], spec["ttlSecondsAfterFinished"]) == (5, True, 60)
-    assert spec["entrypoint"] == "keystep search /etc/keystep/spec.yaml"
+    file = "/etc/keystep/spec.yaml"
+    assert spec["entrypoint"] == f"keystep doctor {file} && keystep search {file}"
 
 
 def test_gpus_and_limits_are_the_workers() -> None:

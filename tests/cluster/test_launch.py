@@ -76,6 +76,8 @@ def test_a_dry_run_prints_the_spec_as_resolved_and_submits_nothing(
 def test_what_runs_there_is_the_command_that_goes_on_with_a_search(target: str, tmp_path: Path) -> None:
     assert "keystep search " in planned(tmp_path, target)
     assert "--fresh" not in planned(tmp_path, target)
+    assert "keystep doctor " in planned(tmp_path, target)
+    assert "keystep doctor " not in planned(tmp_path, target, "--skip-doctor")
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -121,8 +123,12 @@ def test_what_a_cluster_would_lose_is_refused(target: str, tmp_path: Path) -> No
         ("slurm", ["--time", "soon"], "time: must be a time such as 08:00:00"),
         ("slurm", ["--setup", "true\nfalse"], "setup.0: must be one line"),
         ("slurm", ["--env", f"HF_TOKEN={SECRET}"], "without its value"),
-        ("slurm", ["--namespace", "default"], "--namespace is no option of --target slurm (it takes --nodes"),
-        ("local", ["--nodes", "2"], "--nodes is no option of --target local (it takes none of its own)"),
+        (
+            "slurm",
+            ["--namespace", "default"],
+            "--namespace is no option of --target slurm (it takes --skip-doctor, --nodes",
+        ),
+        ("local", ["--nodes", "2"], "--nodes is no option of --target local (it takes --skip-doctor)"),
         ("ray", ["--address", f"http://me:{SECRET}@host:8265", *SHARED], "address: must be like http://HOST:8265"),
         ("ray", ["--working-dir", "nowhere", *SHARED], "--working-dir nowhere is no folder"),
         ("cloud", ["--provider", "azure", *GIVEN["cloud"][2:]], "provider: Input should be 'aws' or 'gcp'"),
@@ -156,7 +162,8 @@ def test_ray_gets_secrets_by_name_and_a_search_that_needs_them_checks(tmp_path: 
     assert without.returncode != 0 and "HF_TOKEN: is not set on the cluster" in without.stderr
     having = {"PATH": programs, "HF_TOKEN": SECRET}
     done = subprocess.run(["/bin/bash", "-c", job["entrypoint"]], env=having, capture_output=True, text=True)
-    assert done.stdout == f"ran search keystep-{search_id(tmp_path)}.yaml\n"
+    file = f"keystep-{search_id(tmp_path)}.yaml"
+    assert done.stdout == f"ran doctor {file}\nran search {file}\n"
 
 
 def test_programs_that_are_missing_are_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
