@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from search.storage import local_folder
 from search.suggest import KeystepSearch
 from search.trial import StepTrial
 
+KNOCK_SECONDS = 10.0
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the one that keeps quiet when told to
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in a spec are relative to where the search was started
@@ -129,11 +131,19 @@ def start_ray(address: str | None = None) -> None:
                 ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             return
         try:
+            _knock(address)
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-        except ConnectionError as error:
+        except (ConnectionError, TimeoutError) as error:
             raise ValueError(
                 f"no Ray cluster answers at {address} ({error}): start one, or correct --address or RAY_ADDRESS"
             ) from error
+
+
+def _knock(address: str) -> None:
+    """Ray itself tries for minutes. ConnectionError or TimeoutError if nothing listens at `host:port`."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
 
 
 @contextmanager

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from search.stored_searches import load_result
 from tests.cluster.tiny import ROOT, TRIALS, keystep, search_id, spec_in
 
@@ -37,6 +39,7 @@ def test_a_ray_started_here_listens_on_loopback_alone_and_asks_for_a_token() -> 
     assert mode == "token"
 
 
+@pytest.mark.slow
 def test_a_local_search_is_stopped_from_elsewhere_and_launched_again_goes_on(tmp_path: Path) -> None:
     first = started("launch", spec_in(tmp_path), "--target", "local", "--skip-doctor")
     while "running: process" not in keystep("status", "tiny").output:

@@ -81,6 +81,7 @@ def nodes_used(spec: SearchSpec) -> Counter[str]:
     return Counter((Path(spec.storage.path) / "stand_in" / "nodes").read_text().split())
 
 
+@pytest.mark.slow
 def test_trials_spread_over_nodes_and_find_the_same(three_nodes: Cluster, expected: list[TrialRecord], tmp_path: Path):
     spec = spread_spec(tmp_path)
     records = run_on_nodes(spec, seconds=0.05)

@@ -117,7 +117,8 @@ def test_the_script_runs_a_search_over_two_nodes(tmp_path: Path, cluster: dict[s
 
 def test_a_search_that_fails_fails_the_job(tmp_path: Path, cluster: dict[str, str]) -> None:
     programs_in(tmp_path / "bin", srun="#!/bin/bash\nexit 7\n")
-    done = subprocess.run(["bash"], input=script_for(tmp_path), env=cluster, cwd=tmp_path, capture_output=True)
+    script = script_for(tmp_path)
+    done = subprocess.run(["bash"], input=script, env=cluster, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 7
 
 
