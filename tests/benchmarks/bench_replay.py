@@ -34,6 +34,7 @@ LABELS = {"MedianPruner": "median", "HyperbandPruner": "hyperband", "WilcoxonPru
 COLORS = {"none": "#777777", "MedianPruner": "#d18f00", "HyperbandPruner": "#3a86c8", "WilcoxonPruner": "#8e5bb5"}
 MARKERS = {"grid": "s", "random": "o", "tpe": "^"}
 GOOD = 0.01
+RECORDED = 40  # prompts a set
 
 
 class Run(NamedTuple):
@@ -144,7 +145,7 @@ def plot(rows: list[dict[str, Any]], path: Path, seeds: int) -> None:
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g} %" if value in (2, 5, 20, 50) else "")
     axes.set_ylim(bottom=0)
     axes.set_xlabel("denoiser evaluations, of every setting on every instance from noise")
-    axes.set_ylabel("accumulated TIAM short of the best setting,\nheld-out prompts (mean, 95 % interval)")
+    axes.set_ylabel("accumulated TIAM short of the best setting\n(mean, 95 % interval)")
     axes.set_title(f"{seeds} replayed searches each, keystep/shapes-sd: low and left is good")
     axes.grid(alpha=0.25, which="both")
     axes.legend(fontsize=8, frameon=False, ncols=2)
@@ -167,7 +168,12 @@ def main() -> None:
         f"python -m tests.benchmarks.bench_replay --seeds {options.seeds} --trials {options.trials} "
         f"--validation {options.validation} --save"
     )
-    text = f"# Replayed searches of keystep/shapes-sd\n\n`{command}`\n\n{markdown(rows)}\n"
+    judged = (
+        "The winner is judged on all recorded prompts, from which those of validation are drawn with replacement"
+        if options.validation >= RECORDED
+        else "The winner is judged on the recorded prompts that are not in the validation part"
+    )
+    text = f"# Replayed searches of keystep/shapes-sd\n\n`{command}`\n\n{judged}.\n\n{markdown(rows)}\n"
     print(text)
     if options.save:
         path = report_path("replay", this_cpu())
