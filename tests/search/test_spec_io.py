@@ -105,6 +105,7 @@ def test_keys_are_changed_by_path():
         "shapes-sd3",
         [
             "search.trials=40",
+            "search.sampler=tpe",
             "space.cn=[1.0, 0.5]",
             "space.iou = {low: 1e-1, high: 2, log: true}",
             "space.gsng=[off, on, {start: 1, stop: 3}]",
@@ -131,7 +132,7 @@ def test_keys_are_changed_by_path():
         ("search.trials", r"--set search\.trials: write KEY=VALUE, for instance search\.trials=40"),
         ("=3", "write KEY=VALUE"),
         ("search..trials=3", "write KEY=VALUE"),
-        ("search.trials.x=3", r"search\.trials is 16, which has no key 'x': set it as a whole"),
+        ("search.trials.x=3", r"search\.trials is 24, which has no key 'x': set it as a whole"),
         ("space.cn=[1,", r"--set space\.cn=\[1, is not YAML"),
         ("search.trials=many", r"with --set search\.trials=many is not .*\n  search\.trials: .*valid integer"),
         ("search.trails=3", r"search: SearchSettings has no field 'trails'; did you mean 'trials'"),
