@@ -54,13 +54,14 @@ class Choice:
 
 
 def select(baseline: Values, candidates: Sequence[Candidate], part: Part) -> Choice:
-    """The cheapest of the settings that cannot be told from the best, and the best of the others.
+    """The best of the settings as cheap as the cheapest that cannot be told from the best, and the best of the others.
 
     The one-standard-error rule (Breiman et al., *Classification and Regression Trees*, 1984, section 3.4.3), on
     paired differences: with d_p the mean over the seeds of prompt p of best minus candidate, a candidate is within
-    noise of the best if mean(d) <= std(d) / sqrt(P). Among those the fewest denoiser evaluations an image win
-    (compared in whole evaluations: samples that stop early make it a fraction); equal ones by the higher objective,
-    then by their order in `candidates`.
+    noise of the best if mean(d) <= std(d) / sqrt(P). The fewest denoiser evaluations an image among those (compared in
+    whole evaluations: samples that stop early make it a fraction) are what it takes; of all settings that cost no more,
+    the one with the highest objective wins, then by their order in `candidates`. It need not be within noise of the
+    best itself: a setting whose outcomes go with the best one's is told from it sooner than a worse one whose do not.
 
     Args:
         baseline: the unrefined outcomes of every instance; a competitor to beat on held-out prompts, never the winner.
@@ -91,7 +92,8 @@ def select(baseline: Values, candidates: Sequence[Candidate], part: Part) -> Cho
 
     best = min(whole, key=by_objective)
     alike = [candidate for candidate in whole if within_noise(part, candidate.values, best.values)]
-    winner = min(alike, key=by_cost)
+    cheapest = min(alike, key=by_cost)
+    winner = min((each for each in whole if round(each.cost) <= round(cheapest.cost)), key=by_objective)
     others = [candidate for candidate in whole if candidate is not winner]
     gain = gains[id(winner)] - part.objective(baseline)
     described = f"{setting_text(winner.refinement)}: TIAM {gains[id(winner)]:.3f}, {gain:+.3f} against the baseline"
@@ -99,8 +101,9 @@ def select(baseline: Values, candidates: Sequence[Candidate], part: Part) -> Cho
         reason = f"best of {len(whole)} fully evaluated settings: {described}"
     else:
         reason = (
-            f"cheapest ({winner.cost:.0f} denoiser evaluations an image) of {len(alike)} settings within one standard "
-            f"error of the best ({gains[id(best)]:.3f} at {best.cost:.0f}): {described}"
+            f"best of those that cost no more ({winner.cost:.0f} denoiser evaluations an image) than the cheapest of "
+            f"{len(alike)} settings within one standard error of the best ({gains[id(best)]:.3f} at {best.cost:.0f}): "
+            f"{described}"
         )
     return Choice(winner, min(others, key=by_objective, default=None), reason)
 

@@ -38,7 +38,18 @@ def test_the_cheapest_within_one_standard_error_of_the_best_wins(sixteen):
     assert math.isclose(np.std([1] + [0] * 15, ddof=1) / 4, 1 / 16)
     choice = select(of_prompts(sixteen), [far, near, best], sixteen)
     assert choice.winner is near and choice.runner_up is best
-    assert "cheapest (60 denoiser evaluations an image) of 2 settings within one standard error" in choice.reason
+    assert "cost no more (60 denoiser evaluations an image) than the cheapest of 2 settings within one" in choice.reason
+
+
+def test_a_worse_setting_does_not_win_over_a_better_one_of_its_cost_by_being_noisier(sixteen):
+    best = Candidate(setting(1, 10), of_prompts(sixteen, *range(9)), 44.0)
+    # Right on a part of the prompts that the best is right on: 2/16 fewer against sqrt(2/16 * 14/16 * 16/15) / 4 = 0.085.
+    alike = Candidate(setting(1, 5), of_prompts(sixteen, *range(7)), 34.0)
+    # Right on other prompts: 3/16 fewer against sqrt((15 - 9/16) / 15) / 4 = 0.245.
+    other = Candidate(setting(0, 5), of_prompts(sixteen, *range(10, 16)), 34.0)
+    assert not within_noise(sixteen, alike.values, best.values)
+    assert within_noise(sixteen, other.values, best.values)
+    assert select(of_prompts(sixteen), [other, alike, best], sixteen).winner is alike
 
 
 def test_the_difference_is_paired(sixteen):
