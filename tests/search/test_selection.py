@@ -43,7 +43,7 @@ def test_the_cheapest_within_one_standard_error_of_the_best_wins(sixteen):
 
 def test_a_worse_setting_does_not_win_over_a_better_one_of_its_cost_by_being_noisier(sixteen):
     best = Candidate(setting(1, 10), of_prompts(sixteen, *range(9)), 44.0)
-    # Right on a part of the prompts that the best is right on: 2/16 fewer against sqrt(2/16 * 14/16 * 16/15) / 4 = 0.085.
+    # Right where the best is, but for two: 2/16 fewer against sqrt(2/16 * 14/16 * 16/15) / 4 = 0.085.
     alike = Candidate(setting(1, 5), of_prompts(sixteen, *range(7)), 34.0)
     # Right on other prompts: 3/16 fewer against sqrt((15 - 9/16) / 15) / 4 = 0.245.
     other = Candidate(setting(0, 5), of_prompts(sixteen, *range(10, 16)), 34.0)
