@@ -4,19 +4,13 @@ from typing import Annotated
 
 import typer
 
+from search.commands.options import Overrides, SpecArgument
 from search.commands.output import table_console
 
 
 def doctor(
-    spec: Annotated[
-        str, typer.Argument(help="A .yaml file, or a built-in spec: shapes-sd, shapes-sd3, sd14, sd3-medium, sdxl.")
-    ] = "shapes-sd",
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Change a value of the spec, as in search.trials=40. Repeatable.", metavar="KEY=VALUE"
-        ),
-    ] = None,
+    spec: SpecArgument = "shapes-sd",
+    overrides: Overrides = None,
     address: Annotated[
         str | None, typer.Option(help="Of a Ray cluster. [default: RAY_ADDRESS, else this machine]", metavar="RAY")
     ] = None,

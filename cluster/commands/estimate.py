@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.commands.options import Overrides, SpecArgument
 from search.commands.output import table_console
 
 if TYPE_CHECKING:
@@ -16,15 +17,8 @@ STORAGE_MEGABYTES = 500.0  # a second, of a shared disk of middling speed
 
 
 def estimate(
-    spec: Annotated[
-        str, typer.Argument(help="A .yaml file, or a built-in spec: shapes-sd, shapes-sd3, sd14, sd3-medium, sdxl.")
-    ] = "shapes-sd",
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Change a value of the spec, as in search.trials=40. Repeatable.", metavar="KEY=VALUE"
-        ),
-    ] = None,
+    spec: SpecArgument = "shapes-sd",
+    overrides: Overrides = None,
     seconds: Annotated[
         float | None,
         typer.Option(

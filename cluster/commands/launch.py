@@ -5,6 +5,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from search.commands.options import Overrides, SpecArgument
+
 
 def _option(help: str, panel: str | None = None, **more: Any) -> Any:
     return typer.Option(help=help, rich_help_panel=panel, show_default=False, **more)
@@ -15,16 +17,9 @@ _SLURM, _CLOUD = "Target slurm", "Target cloud"
 
 
 def launch(
-    spec: Annotated[
-        str, typer.Argument(help="A .yaml file, or a built-in spec: shapes-sd, shapes-sd3, sd14, sd3-medium, sdxl.")
-    ],
+    spec: SpecArgument,
     target: Annotated[str, typer.Option(help="local, ray, kuberay, slurm or cloud.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Change a value of the spec, as in search.trials=40. Repeatable.", metavar="KEY=VALUE"
-        ),
-    ] = None,
+    overrides: Overrides = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print exactly what would be submitted, and submit nothing.")
     ] = False,
