@@ -96,7 +96,7 @@ def run_trials(
                 storage_filesystem=filesystem,
                 failure_config=tune.FailureConfig(max_failures=spec.resources.max_failures),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
-                callbacks=list(callbacks),
+                callbacks=[*callbacks, _Forget()],
                 verbose=0,
             ),
         )
@@ -113,6 +113,16 @@ def run_trials(
         if not search.finish():
             raise KeyboardInterrupt
         return search.ledger.records()
+
+
+class _Forget(tune.Callback):
+    """Ray Tune keeps the history of every number of every trial, which no one reads and which would pile up."""
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        trial.metric_analysis.clear()
+        trial.metric_n_steps.clear()
+
+    on_trial_error = on_trial_complete
 
 
 def start_ray(address: str | None = None) -> None:

@@ -38,7 +38,7 @@ SAMPLERS = {
     "shapes-sd3": SamplerConfig(
         scheduler="FlowMatchEulerDiscreteScheduler",
         num_inference_steps=12,
-        guidance_scale=2.5,
+        guidance_scale=3.0,
         height=64,
         width=64,
         max_sequence_length=24,

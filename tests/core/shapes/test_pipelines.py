@@ -33,7 +33,7 @@ def draw(pipe, texts: list[str], seeds: list[int]):
 
 def extra(pipe) -> dict[str, float]:
     if isinstance(pipe, StableDiffusion3Pipeline):
-        return {"guidance_scale": 2.5, "max_sequence_length": 24}
+        return {"guidance_scale": 3.0, "max_sequence_length": 24}
     return {"guidance_scale": 1.5}
 
 
