@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from cluster.node_checks import Check
-from search.report_formats import Report, Section, Table
+from search.reporting.report_formats import Report, Section, Table
 
 
 def report(name: str, checks: Sequence[Check]) -> Report:

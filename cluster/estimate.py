@@ -7,10 +7,10 @@ from typing import Protocol
 from cluster.simulation import Limit, Pace, Simulated, limit_of, simulate
 from cluster.workload import Workload, expected_work, plain_work, settings_of
 from core.config import Refinement
+from search.images.schedule import latent_shape_of, timesteps_of
 from search.instances import Part, make_parts
-from search.replay_costs import evaluations_alone
-from search.schedule import latent_shape_of, timesteps_of
-from search.space import Space
+from search.replaying.replay_costs import evaluations_alone
+from search.settings.space import Space
 from search.spec import SearchSpec
 
 GPUS = (1, 8, 64, 512)
@@ -20,7 +20,7 @@ LATENT_CHANNELS, LATENT_PIXELS = 16, 8  # of SD3, if the model cannot be asked: 
 
 
 class ReplayedTrial(Protocol):
-    """What is needed of `search.replay.ReplayedTrial`."""
+    """What is needed of `search.replaying.replay.ReplayedTrial`."""
 
     @property
     def num_instances_run(self) -> int: ...

@@ -9,10 +9,10 @@ from matplotlib.ticker import PercentFormatter, ScalarFormatter
 from cluster.driver_pace import SOURCE as DRIVER_SOURCE
 from cluster.estimate import Estimate, Row
 from cluster.simulation import Limit, Simulated, saturation
-from search.report_formats import Block, Report, Section, Table
+from search.reporting.report_formats import Block, Report, Section, Table
 
 SHOWN_STEPS = 12
-PLAIN, EXPECTED = "#8a8f98", "#0072b2"  # as in search.plots
+PLAIN, EXPECTED = "#8a8f98", "#0072b2"  # as in search.reporting.plots
 LIMITS: dict[Limit, str] = {
     "none": "the GPUs",
     "lookahead": "lookahead",

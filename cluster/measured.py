@@ -13,7 +13,7 @@ from search.spec import SearchSpec
 from search.tuning import start_ray
 
 if TYPE_CHECKING:
-    from search.evaluator import Evaluator
+    from search.images.evaluator import Evaluator
 
 ITERATIONS = 2  # of refinement in the measured batch: the most memory is needed there
 
@@ -69,7 +69,7 @@ def one_batch(evaluator: "Evaluator", instances: Sequence[Instance]) -> tuple[st
     """
     import torch
 
-    from search.costs import prediction_cost
+    from search.images.costs import prediction_cost
 
     sampler, device = evaluator.sampler, evaluator.sampler.device
     prompts = [instance.prompt for instance in instances]

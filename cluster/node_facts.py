@@ -46,8 +46,8 @@ class WorkFacts:
 
 def look_around(spec: SearchSpec, folder: str, name: str) -> NodeFacts:
     """Versions, disk, and the storage: reads `folder/here`, and writes `folder/name` if that was there."""
-    from search.models import latents_folder
-    from search.search_facts import versions
+    from search.images.models import latents_folder
+    from search.tracking.search_facts import versions
 
     place = latents_folder(spec.storage)
     return NodeFacts(versions(), shutil.disk_usage(_existing(place)).free, _storage(spec, folder, name))
@@ -63,7 +63,7 @@ def try_work(spec: SearchSpec) -> WorkFacts:
     import torch
 
     from cluster.measured import one_batch
-    from search.evaluator import Evaluator, evaluator_for
+    from search.images.evaluator import Evaluator, evaluator_for
     from search.instances import make_parts
     from search.preflight import inspect
 

@@ -6,7 +6,7 @@ from typing import NoReturn
 from evaluation.prompt_sets import STANDARD_SETS
 from search.spec import SearchSpec
 from search.spec_io import spec_yaml
-from search.tracking_uri import DEFAULT_URI, sqlite_file
+from search.tracking.tracking_uri import DEFAULT_URI, sqlite_file
 
 EXAMPLE = "/shared/keystep"
 

@@ -18,7 +18,7 @@ from search.pool import workers_that_fit
 from search.secrets import masked
 from search.spec import SearchSpec
 from search.storage import Storage
-from search.tracking_uri import tracking_uri
+from search.tracking.tracking_uri import tracking_uri
 from search.tuning import start_ray
 
 __all__ = ["Check", "doctor"]

@@ -1,7 +1,7 @@
 """How early trials are stopped, from searches replayed on the recorded grid that comes with keystep."""
 
-from search.recorded_grid import load_grid
-from search.replay import ReplayedTrial, replay
+from search.replaying.recorded_grid import load_grid
+from search.replaying.replay import ReplayedTrial, replay
 from search.spec import SearchSpec
 
 NUM_REPLAYS = 3

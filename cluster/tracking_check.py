@@ -3,11 +3,11 @@
 import uuid
 from typing import TYPE_CHECKING
 
-from search.run_fields import experiment_name
 from search.secrets import masked
-from search.sender import probe, set_up_mlflow
 from search.spec import SearchSpec
-from search.tracking_uri import sqlite_file, tracking_uri
+from search.tracking.run_fields import experiment_name
+from search.tracking.sender import probe, set_up_mlflow
+from search.tracking.tracking_uri import sqlite_file, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

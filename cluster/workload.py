@@ -9,8 +9,8 @@ from typing import Any
 
 from core.config import Refinement
 from search.instances import Instance, Part
-from search.replay_costs import Reuse, evaluations_alone
-from search.space import Space
+from search.replaying.replay_costs import Reuse, evaluations_alone
+from search.settings.space import Space
 from search.spec import Range, SearchSpec
 
 

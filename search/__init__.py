@@ -1,1 +1,6 @@
-"""Which setting is best, and how sure are we? Ray Tune trials, Optuna pruning, MLflow tracking, export."""
+"""Which setting is best, and how sure are we? Ray Tune trials, Optuna pruning, MLflow tracking, export.
+
+`search.runner` is a whole search from preflight to result; `search.tuning` and `search.trial` are its Ray Tune part.
+`search.settings` proposes and prunes, `search.images` draws and scores, `search.selection` chooses, `search.tracking`
+logs, `search.reporting` shows, `search.exporting` and `search.serving` ship. `search.spec` is what the user writes.
+"""

@@ -9,16 +9,16 @@ from typing import Any, TypedDict
 from ray import tune
 
 from core.config import Refinement
+from search.images.outcomes import Outcome
 from search.instances import Part
-from search.ledger import TrialRecord
 from search.metric_estimates import MetricsFound
-from search.outcomes import Outcome
 from search.preflight import Preflight
 from search.result import Chosen, PartRecord, SearchResult, SettingRow, Status, setting_row, trial_row
-from search.search_facts import git_commit, versions
 from search.selection import Choice, HeldOut, Measured, select, verdict
+from search.settings.ledger import TrialRecord
 from search.spec import SearchSpec
 from search.stored_searches import search_folder
+from search.tracking.search_facts import git_commit, versions
 
 LOG = logging.getLogger(__name__)
 LEAST_SECONDS = 3.0  # between two writings while trials run

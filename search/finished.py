@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-from search.before_after import copy_sheet, draw, pictures_of, tell
 from search.instances import Part, make_parts
-from search.journal import sole_driver
 from search.metric_estimates import MetricsFound
 from search.metrics import measure_settings
 from search.pool import WorkerPool
-from search.progress import SearchView
+from search.reporting.before_after import copy_sheet, draw, pictures_of, tell
+from search.reporting.progress import SearchView
 from search.result import SearchResult
 from search.selection import HeldOut
-from search.space import Space
+from search.settings.journal import sole_driver
+from search.settings.space import Space
 from search.spec import MetricsSpec, SearchSpec
 from search.stored_searches import local_search_folder, search_folder, stored_result
-from search.tracking import Tracker
+from search.tracking.tracker import Tracker
 from search.tuning import start_ray
 
 

@@ -8,14 +8,14 @@ from core.config import Refinement
 from evaluation.aesthetics import AestheticHead
 from evaluation.clip import load_clip
 from evaluation.image_metrics import ImageMetrics
+from search.images.models import kept_folder
 from search.instances import Instance, Part
 from search.metric_estimates import MetricsFound, metric_found
-from search.models import kept_folder
 from search.pool import WorkerPool
 from search.spec import SearchSpec
 
 if TYPE_CHECKING:
-    from search.evaluator import Evaluator
+    from search.images.evaluator import Evaluator
 
 
 def measure_settings(

@@ -10,10 +10,10 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
 
 from core.config import Refinement
-from search.evaluator import DEFAULT_EVALUATOR, BlockEvaluator, evaluator_for
 from search.failures import WorkFailed, in_a_line
+from search.images.evaluator import DEFAULT_EVALUATOR, BlockEvaluator, evaluator_for
+from search.images.outcomes import Outcome, setting_id
 from search.instances import Instance
-from search.outcomes import Outcome, setting_id
 from search.spec import ResourcesSpec, SearchSpec
 
 Answer = TypeVar("Answer")
@@ -53,7 +53,7 @@ class WorkerPool:
     Args:
         spec: the search.
         workers: how many; None is `resources.workers`, or as many as fit.
-        evaluator: import path, as `search.evaluator.evaluator_for` takes it.
+        evaluator: import path, as `search.images.evaluator.evaluator_for` takes it.
 
     Raises:
         ValueError: not one worker fits; says what there is.

@@ -9,7 +9,7 @@ from core.config import Refinement
 from evaluation.tiam import check_colors
 
 if TYPE_CHECKING:
-    from search.evaluator import Evaluator
+    from search.images.evaluator import Evaluator
     from search.instances import Instance, Part
 
 

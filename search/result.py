@@ -17,7 +17,7 @@ from search.spec import SearchSpec
 from search.storage import Storage
 
 if TYPE_CHECKING:
-    from search.ledger import TrialRecord
+    from search.settings.ledger import TrialRecord
 
 SCHEMA_VERSION = 1
 FILE_NAME = "result.json"

@@ -4,24 +4,24 @@ from pathlib import Path
 from typing import TextIO
 
 from core.config import Refinement
-from search.before_after import copy_sheet, draw, pictures_of, tell
 from search.findings import Findings, KeepUp, costs
 from search.finished import call_again, finished_result, measured
+from search.images.outcomes import Outcome, setting_id
 from search.instances import Part, make_parts
-from search.journal import forget, sole_driver
-from search.ledger import TrialRecord
 from search.metrics import metric_models
-from search.outcomes import Outcome, setting_id
 from search.pool import BlockDone, WorkerPool
 from search.preflight import inspect, seconds_per_image
-from search.progress import SearchView, ViewCallback, Watched
+from search.reporting.before_after import copy_sheet, draw, pictures_of, tell
+from search.reporting.progress import SearchView, ViewCallback, Watched
 from search.result import FILE_NAME, Chosen, SearchResult, SettingRow
 from search.selection import Choice
-from search.space import Space
+from search.settings.journal import forget, sole_driver
+from search.settings.ledger import TrialRecord
+from search.settings.space import Space
 from search.spec import SearchSpec
 from search.stored_searches import local_search_folder, search_folder, stored_result
-from search.tracking import Tracker
-from search.tune_tracking import TuneTracking
+from search.tracking.tracker import Tracker
+from search.tracking.tune_tracking import TuneTracking
 from search.tuning import run_trials, start_ray
 
 

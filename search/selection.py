@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from core.config import Refinement
 from evaluation.statistics import Comparison, Estimate, compare_all, interval, prompt_means
 from search.instances import Part
-from search.settings_text import setting_text
+from search.reporting.settings_text import setting_text
 
 Values = Mapping[int, float]
 """Instance number -> TIAM of its image, 0 or 1."""

@@ -17,11 +17,11 @@ import core
 import keystep
 from core.config import StepConfig
 from core.shapes.models import EMBEDDED
-from search.mlflow_store import ATTEMPT_TAG, SEARCH_TAG, MlflowStore
-from search.run_fields import experiment_name
 from search.secrets import MASK, masked
 from search.spec import SearchSpec
-from search.tracking_uri import absolute_uri, tracking_uri
+from search.tracking.mlflow_store import ATTEMPT_TAG, SEARCH_TAG, MlflowStore
+from search.tracking.run_fields import experiment_name
+from search.tracking.tracking_uri import absolute_uri, tracking_uri
 
 # What keystep.py and core/ import, and MLflow itself; pinned to the versions at hand.
 PACKAGES = (

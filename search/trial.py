@@ -10,7 +10,7 @@ from typing import Any
 from ray.tune import Trainable
 
 from core.config import Refinement
-from search.evaluator import DEFAULT_EVALUATOR, evaluator_for
+from search.images.evaluator import DEFAULT_EVALUATOR, evaluator_for
 from search.instances import Part, make_parts
 from search.spec import SearchSpec
 
@@ -25,7 +25,7 @@ class StepTrial(Trainable):
         refinement: the setting as plain values, or None for the model as it is.
         slot: the setting's number in the search.
         evaluator: import path (`module:class`) of what is called with the spec and evaluates blocks; by default
-            `search.evaluator.Evaluator`.
+            `search.images.evaluator.Evaluator`.
 
     Its results, one a block:
         slot, block: numbers, from 0.

@@ -16,15 +16,15 @@ from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 from ray import tune
 from ray._private import ray_constants
 
-from search.ask_pruner import AskPruner
 from search.instances import Part
-from search.journal import open_journal
-from search.ledger import TrialRecord
 from search.pool import workers_that_fit
-from search.space import Space
+from search.settings.ask_pruner import AskPruner
+from search.settings.journal import open_journal
+from search.settings.ledger import TrialRecord
+from search.settings.space import Space
+from search.settings.suggest import KeystepSearch
 from search.spec import SearchSpec
 from search.storage import local_folder
-from search.suggest import KeystepSearch
 from search.trial import StepTrial
 
 KNOCK_SECONDS = 10.0
@@ -52,7 +52,7 @@ def run_trials(
     """Run the trials of a search, or what is left of them, and return the records of all, by slot.
 
     The same call again goes on where the last one ended, however that ended, and finds the same: see
-    `search.suggest.KeystepSearch`. A budget (`resources.max_hours` of this call, `resources.max_gpu_hours`
+    `search.settings.suggest.KeystepSearch`. A budget (`resources.max_hours` of this call, `resources.max_gpu_hours`
     of the search) ends the asking; what runs is finished.
 
     Args:

@@ -79,7 +79,7 @@ def test_contributing_names_what_the_code_has() -> None:
         "core/backbones/base.py": ["Backbone"],
         "core/backbones/registry.py": ["BACKBONES"],
         "tests/tiny_models.py": ["TINY_MODELS"],
-        "search/pruning.py": ["PRUNERS", "PruningTask"],
+        "search/settings/pruning.py": ["PRUNERS", "PruningTask"],
         "search/spec_sections.py": ["OWN_PRUNERS"],
         "tests/search/test_suggest.py": ["PRUNERS"],
     }

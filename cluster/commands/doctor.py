@@ -34,7 +34,7 @@ def doctor(
 
     from cluster.checks_report import report
     from cluster.preflight import doctor as examine
-    from search.report_formats import to_rich
+    from search.reporting.report_formats import to_rich
     from search.spec_io import load_spec
 
     loaded = load_spec(spec, overrides or [])

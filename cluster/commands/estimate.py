@@ -61,8 +61,8 @@ def estimate(
     from cluster.estimate import estimate as estimated
     from cluster.estimate_report import draw, report, to_json
     from cluster.replayed import replayed_trials
-    from search.plots import save
-    from search.report_formats import to_rich
+    from search.reporting.plots import save
+    from search.reporting.report_formats import to_rich
     from search.spec_io import load_spec
 
     loaded = load_spec(spec, overrides or [])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cluster.portable import refuse_secrets, spec_text
 from cluster.targets.base import Handle, Options, State, Submission, Target
-from search.journal import DRIVER_LOCK
+from search.settings.journal import DRIVER_LOCK
 from search.spec import SearchSpec
 from search.spec_io import parse_spec
 from search.storage import local_folder
@@ -38,8 +38,8 @@ class Local(Target):
 
     def submit(self, submission: Submission) -> Handle:
         from search.commands.output import table_console
-        from search.report import report
-        from search.report_formats import to_rich
+        from search.reporting.report import report
+        from search.reporting.report_formats import to_rich
         from search.runner import run_search
 
         spec = parse_spec(submission.text, "the spec as resolved")
@@ -102,7 +102,7 @@ def _examine(spec: SearchSpec) -> None:
 
 
 def holder(lock: Path) -> int | None:
-    """The process that holds a lock of `search.journal`; None if there is none."""
+    """The process that holds a lock of `search.settings.journal`; None if there is none."""
     try:
         with open(lock, encoding="utf-8") as file:
             try:

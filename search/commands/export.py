@@ -47,7 +47,7 @@ def export(
     if alias is not None and register is None:
         raise ValueError("--alias names a version of a registered model: give --register NAME too")
     from search.exporting import evidence_text, step_config
-    from search.settings_text import setting_text
+    from search.reporting.settings_text import setting_text
     from search.stored_searches import load_result
 
     result = load_result(search, storage)

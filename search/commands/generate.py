@@ -77,7 +77,7 @@ def generate(
     from core.devices import usable_device
     from core.generation import load_pipeline
     from evaluation.image_source import file_stem
-    from search.pictures import before_after, pictures
+    from search.reporting.pictures import before_after, pictures
 
     transformers_logging.disable_progress_bar()
     diffusers_logging.disable_progress_bar()

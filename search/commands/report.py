@@ -30,9 +30,9 @@ def report(
     keystep report shapes-sd --out report.html
     ```
     """
-    from search.report import print_report
-    from search.report import report as make_report
-    from search.report_formats import SUFFIXES, write_report
+    from search.reporting.report import print_report
+    from search.reporting.report import report as make_report
+    from search.reporting.report_formats import SUFFIXES, write_report
     from search.stored_searches import load_result
 
     if out is not None and out.suffix not in SUFFIXES:

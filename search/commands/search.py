@@ -47,8 +47,8 @@ def search(
         print(spec_yaml(loaded), end="")
         return
     from search.exporting import step_config
-    from search.report import report
-    from search.report_formats import to_rich
+    from search.reporting.report import report
+    from search.reporting.report_formats import to_rich
     from search.runner import run_search
 
     result = run_search(loaded, fresh=fresh, sheet=sheet)

@@ -24,8 +24,8 @@ from matplotlib.figure import Figure
 from ray import tune
 
 from core.config import Refinement
+from search.images.outcomes import Outcome
 from search.instances import Instance
-from search.outcomes import Outcome
 from search.spec import SearchSpec
 from search.tuning import run_trials
 from tests.benchmarks.report_files import REPORTS

@@ -22,8 +22,8 @@ import numpy as np
 import optuna
 from scipy.stats import binomtest
 
-from search.recorded_grid import load_grid
-from search.replay import replay
+from search.replaying.recorded_grid import load_grid
+from search.replaying.replay import replay
 from tests.benchmarks.report_files import report_path, this_cpu
 
 matplotlib.use("Agg")

@@ -15,7 +15,7 @@ from cluster.estimate import estimate
 from cluster.estimate_report import draw, report
 from cluster.replayed import replayed_trials
 from cluster.simulation import Pace
-from search.report_formats import Block, Figure, Report, Section, write_report
+from search.reporting.report_formats import Block, Figure, Report, Section, write_report
 from search.spec_io import load_spec
 from tests.benchmarks.report_files import REPORTS
 

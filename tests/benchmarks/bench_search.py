@@ -20,12 +20,12 @@ import ray
 import torch
 
 from core.config import Refinement
-from search.evaluator import Evaluator
+from search.images.evaluator import Evaluator
+from search.images.schedule import timesteps_of
 from search.instances import make_parts
 from search.pool import WorkerPool
-from search.schedule import timesteps_of
 from search.selection import Candidate, select
-from search.space import Space
+from search.settings.space import Space
 from search.spec import SearchSpec
 from search.spec_io import load_spec
 from search.tuning import run_trials, start_ray

@@ -17,8 +17,8 @@ from PIL import Image
 from core.config import StepConfig
 from core.generation import generate, load_pipeline
 from core.prompts import Prompt, parse_entities
-from search.plots import save
-from search.recorded_grid import load_grid
+from search.replaying.recorded_grid import load_grid
+from search.reporting.plots import save
 from tests.benchmarks.shapes_curve import curve
 
 PICTURES = (

@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.config import Refinement
-from search.evaluator import Evaluator, evaluator_for
+from search.images.evaluator import Evaluator, evaluator_for
+from search.images.schedule import timesteps_of
 from search.instances import make_parts
-from search.recorded_grid import GRIDS
-from search.schedule import timesteps_of
-from search.space import Space
+from search.replaying.recorded_grid import GRIDS
+from search.settings.space import Space
 from search.spec import SearchSpec
 from search.spec_io import load_spec
 
@@ -40,7 +40,7 @@ COMMON = (
 )
 GRIDS_OF = {
     "shapes-sd": (*COMMON, "space.iou=[0.0, 1.0]", "space.iterations=[5, 10]"),
-    "shapes-sd3": (*COMMON, "space.iou=[1.0]", "space.iterations=[10]", "prompts.held_out=4"),
+    "shapes-sd3": (*COMMON, "space.iou=[1.0]", "space.iterations=[10]", "prompts.held_out=8"),
 }
 """What the recorded grids differ in from the built-in specs."""
 
@@ -56,7 +56,7 @@ def settings_of(spec: SearchSpec, timesteps: list[float]) -> Iterator[tuple[dict
     yield {"step_index": -1, "gsng": "off"}, None
     for alone in space.guidance_alone():
         yield {"step_index": -1, "gsng": "on"}, alone
-    for params in sorted(space.grid(), key=lambda params: (params["gsng"] != "off", -params["iterations"])):
+    for params in sorted(space.grid(), key=lambda params: (params["gsng"] != "off", -params.get("iterations", 0))):
         yield params, space.refinement(params)
 
 

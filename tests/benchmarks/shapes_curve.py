@@ -11,8 +11,8 @@ from pathlib import Path
 
 from core.config import Refinement
 from evaluation.statistics import Estimate, compare, interval
-from search.plots import CurvePoint, save, tiam_by_timestep
-from search.recorded_grid import RecordedGrid, load_grid
+from search.replaying.recorded_grid import RecordedGrid, load_grid
+from search.reporting.plots import CurvePoint, save, tiam_by_timestep
 
 ITERATIONS, IOU = 10, 1.0
 

@@ -12,10 +12,10 @@ from cluster.estimate_report import draw, duration, report, to_json
 from cluster.replayed import NUM_REPLAYS, replayed_trials
 from cluster.simulation import Pace
 from cluster.workload import expected_work, plain_work, settings_of
-from search.evaluator import Evaluator
+from search.images.evaluator import Evaluator
 from search.instances import make_parts
-from search.report_formats import Table, to_html
-from search.space import Space
+from search.reporting.report_formats import Table, to_html
+from search.settings.space import Space
 from search.spec_io import load_spec
 from tests.search.evaluator_cases import STEPS, small_spec
 from tests.search.small_search import make_spec

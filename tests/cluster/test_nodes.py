@@ -12,10 +12,10 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from search.evaluator import Evaluator
+from search.images.evaluator import Evaluator
+from search.images.models import latents_folder
 from search.instances import make_parts
-from search.ledger import TrialRecord
-from search.models import latents_folder
+from search.settings.ledger import TrialRecord
 from search.spec import SearchSpec, StorageSpec
 from search.tuning import run_trials
 from tests.search.by_hand import drive

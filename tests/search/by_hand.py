@@ -6,10 +6,10 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from search.instances import Part
-from search.journal import open_journal
-from search.ledger import TrialRecord
+from search.settings.journal import open_journal
+from search.settings.ledger import TrialRecord
+from search.settings.suggest import KeystepSearch
 from search.spec import SearchSpec
-from search.suggest import KeystepSearch
 from tests.search.small_search import surroundings
 from tests.search.stand_in import outcome
 

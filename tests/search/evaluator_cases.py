@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from core.config import GSNg, IterRef, Refinement
+from search.images.outcomes import Outcome
 from search.instances import Instance, Part, make_parts
-from search.outcomes import Outcome
 from search.spec import SearchSpec
 
 STEPS = 6

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from search.instances import Part, make_parts
-from search.ledger import TrialRecord
-from search.space import Space
+from search.settings.ledger import TrialRecord
+from search.settings.space import Space
 from search.spec import SearchSpec
 from search.tuning import run_trials
 from tests.search.stand_in import StandIn, outcome

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
-from search.ui_server import newest_experiment
+from search.tracking.ui_server import newest_experiment
 from tests.search.mlflow_server import free_port
 from tests.search.tracked_search import MiniSearch, make_spec, runs_of
 

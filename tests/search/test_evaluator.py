@@ -13,7 +13,7 @@ from core.config import GSNg, LossWeights, Refinement
 from core.generation import load_pipeline
 from core.prompts import Entity, Prompt
 from evaluation.tiam import score_detections
-from search.evaluator import Evaluator
+from search.images.evaluator import Evaluator
 from search.instances import Instance
 from tests.search.evaluator_cases import (
     STEPS,
@@ -60,7 +60,7 @@ SETTINGS: dict[str, Refinement | None] = {
 
 @pytest.fixture
 def exact_evaluator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluator:
-    monkeypatch.setattr("search.evaluator.pipeline_of", lambda model: (_double_pipeline(), "in float64"))
+    monkeypatch.setattr("search.images.evaluator.pipeline_of", lambda model: (_double_pipeline(), "in float64"))
     return Evaluator(small_spec(tmp_path))
 
 

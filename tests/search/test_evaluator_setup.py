@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from core.prompts import Entity, Prompt
-from search.evaluator import Evaluator, evaluator_for
+from search.images.evaluator import Evaluator, evaluator_for
+from search.images.outcomes import OutcomeStore
 from search.instances import Instance
-from search.outcomes import OutcomeStore
 from search.spec import SearchSpec
 from tests.search.evaluator_cases import STEPS, small_spec, validation
 

@@ -9,10 +9,10 @@ import pytest
 
 from core.config import GSNg, Refinement
 from search.findings import LEAST_SECONDS, MOST_SHARE, Findings
-from search.ledger import TrialRecord
-from search.outcomes import Outcome
+from search.images.outcomes import Outcome
 from search.preflight import Preflight
 from search.result import SearchResult
+from search.settings.ledger import TrialRecord
 from search.spec import StorageSpec
 from search.stored_searches import load_result
 from tests.search.found_search import TIMESTEPS, WINNER, part, spec

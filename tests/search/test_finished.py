@@ -7,8 +7,8 @@ from click.testing import Result
 
 from evaluation.clip import load_clip
 from search import finished, runner
-from search.evaluator import Evaluator
 from search.finished import finished_result
+from search.images.evaluator import Evaluator
 from search.instances import make_parts
 from search.result import SearchResult
 from search.spec import MetricsSpec

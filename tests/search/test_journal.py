@@ -11,7 +11,7 @@ from optuna.storages import JournalStorage
 from optuna.trial import TrialState, create_trial
 from pyarrow.fs import LocalFileSystem
 
-from search.journal import FileJournal, Journal, ObjectJournal, open_journal
+from search.settings.journal import FileJournal, Journal, ObjectJournal, open_journal
 from search.storage import Storage
 
 OPENERS: dict[str, Callable[[Path], Journal]] = {

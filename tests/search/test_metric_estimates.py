@@ -6,11 +6,11 @@ import pytest
 from core.config import StepConfig
 from search.exporting import step_config
 from search.metric_estimates import MetricsFound, metric_found
-from search.report import metrics_table, report
+from search.reporting.report import metrics_table, report
 from search.result import SearchResult
-from search.run_fields import metric_values
 from search.spec import MetricsSpec
 from search.storage import Storage
+from search.tracking.run_fields import metric_values
 from tests.search.found_search import finished, part, spec
 
 HELD_OUT = part("held_out", seeds=(7, 8))

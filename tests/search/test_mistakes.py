@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from core.config import Refinement
 from keystep import Entity, IterRef, LossWeights, Prompt, SamplerConfig, StepConfig, StepRefinement, load_pipeline
 from search.cli import build_app
-from search.evaluator import Evaluator
+from search.images.evaluator import Evaluator
 from search.instances import make_parts
-from search.space import Space
+from search.settings.space import Space
 from search.spec_io import load_spec
-from search.tracking import Tracker
+from search.tracking.tracker import Tracker
 from tests.search.found_search import stored
 
 TEXT = "a photo of a red circle and a blue star"

@@ -14,7 +14,7 @@ from pyarrow import fs
 from core.config import GSNg, IterRef, LossWeights, Refinement
 from core.prompts import Entity, Prompt
 from search import storage
-from search.outcomes import Outcome, OutcomeStore, setting_id
+from search.images.outcomes import Outcome, OutcomeStore, setting_id
 
 SETTING = Refinement(iterref=IterRef(step_index=3))
 FORK = multiprocessing.get_context("fork")

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from evaluation.statistics import Estimate
-from search import plots
-from search.plots import CurvePoint
-from search.study_plots import write_study_plots
+from search.reporting import plots
+from search.reporting.plots import CurvePoint
+from search.tracking.study_plots import write_study_plots
 
 
 def estimate(mean: float, low: float | None = None, high: float | None = None) -> Estimate:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from search import progress
-from search.progress import SearchView, ViewCallback, Watched
+from search.reporting import progress
+from search.reporting.progress import SearchView, ViewCallback, Watched
 
 
 class Clock:

@@ -8,10 +8,10 @@ import pytest
 
 from core.config import LossWeights, Refinement
 from search.instances import make_parts
-from search.recorded_grid import RecordedGrid, load_grid
-from search.replay import Replay, replay
-from search.replay_costs import Reuse, evaluations_alone
-from search.space import Space
+from search.replaying.recorded_grid import RecordedGrid, load_grid
+from search.replaying.replay import Replay, replay
+from search.replaying.replay_costs import Reuse, evaluations_alone
+from search.settings.space import Space
 from search.spec import SearchSpec
 from tests.search.evaluator_cases import STEPS, small_spec, validation
 from tests.search.small_search import TIMESTEPS, make_spec, run

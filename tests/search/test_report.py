@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from core.config import GSNg, IterRef, Refinement
 from search.cli import build_app
-from search.report import curve, report, settings_table
-from search.report_formats import Figure, Report, Section, Table, to_html, write_report
+from search.reporting.report import curve, report, settings_table
+from search.reporting.report_formats import Figure, Report, Section, Table, to_html, write_report
 from search.result import setting_row
 from tests.search.found_search import finished, outcomes, part, stored
 

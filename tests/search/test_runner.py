@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from search.journal import sole_driver
-from search.report import report
+from search.reporting.report import report
 from search.result import SearchResult
+from search.settings.journal import sole_driver
 from tests.search.whole_search import (
     CONFIRMED,
     PROMPTS,

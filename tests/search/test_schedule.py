@@ -10,8 +10,8 @@ from core.backbones import backbone_for
 from core.generation import load_pipeline
 from core.sampling import Sampler
 from core.schedulers import MEMORY
-from search.schedule import timesteps_of
-from search.space import Space
+from search.images.schedule import timesteps_of
+from search.settings.space import Space
 from search.spec_io import load_spec
 from tests.search.specs import small_spec
 

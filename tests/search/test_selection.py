@@ -8,10 +8,10 @@ import pytest
 from scipy import stats
 
 from core.config import IterRef, Refinement
-from search.ledger import TrialRecord
+from search.reporting.settings_text import setting_text
 from search.result import trial_row
 from search.selection import Candidate, Measured, estimate, estimates_by_set, select, verdict, within_noise
-from search.settings_text import setting_text
+from search.settings.ledger import TrialRecord
 from tests.search.found_search import RUNNER_UP, WINNER, outcomes, part
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from search.secrets import masked
-from search.spool import Spool, event
+from search.tracking.spool import Spool, event
 
 
 def names(spool: Spool) -> list[str]:

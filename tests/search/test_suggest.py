@@ -11,10 +11,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search.journal import open_journal
-from search.pruning import PRUNERS
-from search.study import read_study
-from search.suggest import prompt_numbers
+from search.settings.journal import open_journal
+from search.settings.pruning import PRUNERS
+from search.settings.study import read_study
+from search.settings.suggest import prompt_numbers
 from tests.search.by_hand import Stopped, drive
 from tests.search.small_search import make_spec, study_folder, summary, surroundings, told, winner
 from tests.search.stand_in import outcome

@@ -12,7 +12,7 @@ import ray
 from optuna.trial import TrialState
 from ray import tune
 
-from search.ledger import TrialRecord
+from search.settings.ledger import TrialRecord
 from search.tuning import run_trials
 from tests.search.by_hand import drive
 from tests.search.small_search import (

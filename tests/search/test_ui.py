@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from search.cli import build_app
-from search.spool import Spool, event
-from search.ui_server import find_store, newest_experiment
+from search.tracking.spool import Spool, event
+from search.tracking.ui_server import find_store, newest_experiment
 from tests.search.mlflow_server import free_port
 
 

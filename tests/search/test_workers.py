@@ -16,11 +16,11 @@ from ray.exceptions import RayTaskError
 
 from core.config import Refinement
 from core.prompts import Entity, Prompt
-from search import models
-from search.evaluator import Evaluator
 from search.failures import WorkFailed, in_a_line
+from search.images import models
+from search.images.evaluator import Evaluator
+from search.images.outcomes import Outcome
 from search.instances import Instance
-from search.outcomes import Outcome
 from search.pool import BlockDone, WorkerPool
 from search.trial import StepTrial
 from tests.search.evaluator_cases import refined, small_spec, validation

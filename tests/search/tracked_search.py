@@ -6,12 +6,12 @@ from pathlib import Path
 
 from core.config import GSNg, IterRef, Refinement
 from search.instances import make_parts
-from search.ledger import TrialRecord
 from search.result import Chosen
 from search.selection import Candidate, Measured, select, verdict
-from search.space import Space
+from search.settings.ledger import TrialRecord
+from search.settings.space import Space
 from search.spec import SearchSpec
-from search.tracking import Tracker
+from search.tracking.tracker import Tracker
 
 TIMESTEPS = tuple(float(t) for t in range(901, 0, -100))
 NUM_TRIALS = 5

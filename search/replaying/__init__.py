@@ -1,0 +1,1 @@
+"""Searches replayed on recorded outcomes, with a clock instead of a model."""

@@ -1,0 +1,44 @@
+"""Ray Tune's scheduler that asks Optuna's pruner after every block."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ray.exceptions import RayTaskError
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from search.settings.suggest import KeystepSearch
+
+
+class AskPruner(FIFOScheduler):
+    """Hands every block's outcomes to the search, and stops the trials that its pruner gives up.
+
+    Trials run in the order of their slots. Ray Tune calls the scheduler with every result but a trial's last one,
+    which comes with its completion; a result that comes twice (a trial restored after its worker died) counts once.
+    """
+
+    def __init__(self, search: KeystepSearch):
+        super().__init__()
+        self._search = search
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        stop = self._search.see_block(trial.trial_id, result)
+        return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
+        if "block" in result:
+            self._search.see_block(trial.trial_id, result, last=True)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        self._search.note_error(trial.trial_id, _error_of(trial))
+
+
+def _error_of(trial: Trial) -> str:
+    """From the folder of Ray Tune's own process: it reaches the storage later."""
+    path = trial.pickled_error_file
+    if path is None or not Path(path).exists():
+        return "its worker died"
+    error = pickle.loads(Path(path).read_bytes())
+    return f"{type(error.cause).__name__}: {error.cause}" if isinstance(error, RayTaskError) else "its worker died"

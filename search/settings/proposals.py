@@ -1,0 +1,62 @@
+"""Which setting comes next: Optuna's samplers and the grid, every setting at most once."""
+
+import random
+from collections.abc import Collection
+from itertools import islice
+from typing import Any
+
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+
+from search.settings.history import Memory, as_of, derived_seed, last_value
+from search.settings.ledger import Ledger
+from search.settings.space import Space
+from search.spec import SearchSettings
+
+_ASKED_AGAIN = 10  # times, before a setting not yet tried is drawn from the grid
+_DRAWN_FROM = 1000  # grid points not yet tried, at most
+
+
+def make_sampler(name: str, seed: int) -> BaseSampler:
+    """The Optuna sampler of that name; settings under way count as poor for TPE, so that it does not repeat them."""
+    return TPESampler(seed=seed, constant_liar=True) if name == "tpe" else RandomSampler(seed=seed)
+
+
+class Proposals:
+    """The sequence of settings of a search: slot n's depends on slots up to n - lookahead and the seed alone."""
+
+    def __init__(self, settings: SearchSettings, space: Space):
+        self._settings, self._space = settings, space
+        self._distributions = space.distributions()
+        self._memory: Memory = {}
+        self._taken: list[frozenset[tuple[str, Any]]] = []  # params by slot; one setting has one of them
+        self.limit = settings.trials if space.size is None else min(settings.trials, space.size)
+
+    def params(self, ledger: Ledger, failed: Collection[int] = ()) -> dict[str, Any] | None:
+        """The setting of the next slot; None if every one has been tried."""
+        slot = len(ledger)
+        if slot >= self.limit:
+            return None
+        if self._settings.sampler == "grid":
+            return next(islice(self._space.grid(), slot, None), None)
+        for number in range(len(self._taken), slot):
+            self._taken.append(frozenset(ledger.trial(number).params.items()))
+        taken = set(self._taken)
+        seed = derived_seed(self._settings.seed, slot)
+        study = as_of(
+            ledger,
+            slot,
+            self._settings.lookahead,
+            last_value(ledger.objective),
+            self._memory,
+            sampler=make_sampler(self._settings.sampler, seed),
+            failed=failed,
+        )
+        for _ in range(_ASKED_AGAIN):
+            params = study.ask(fixed_distributions=self._distributions).params
+            if frozenset(params.items()) not in taken:
+                return params
+        if self._space.size is None:
+            return None
+        untried = (params for params in self._space.grid() if frozenset(params.items()) not in taken)
+        choices = list(islice(untried, _DRAWN_FROM))
+        return random.Random(seed).choice(choices) if choices else None

@@ -1,0 +1,36 @@
+"""A search's Optuna study for whoever looks at it: plots, reports, a curious user."""
+
+from optuna import Study, load_study
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
+
+from search.settings.journal import LOG, ObjectJournal
+from search.storage import Storage, local_folder
+
+
+def study_name(search_id: str) -> str:
+    """Of a search's study in Optuna."""
+    return f"keystep-{search_id}"
+
+
+def read_study(path: str, search_id: str) -> Study:
+    """The study of a search that runs or has ended; not to be written to.
+
+    Args:
+        path: `storage.path` of the spec.
+
+    Raises:
+        ValueError: there is none.
+    """
+    folder = local_folder(path)
+    if folder is None:
+        backend: BaseJournalBackend = ObjectJournal(Storage(path), f"searches/{search_id}/study")
+    else:
+        log = folder / "searches" / search_id / LOG
+        if not log.exists():
+            raise ValueError(f"search {search_id} has no trials yet in {path}")
+        backend = JournalFileBackend(str(log))
+    try:
+        return load_study(study_name=study_name(search_id), storage=JournalStorage(backend))
+    except KeyError:
+        raise ValueError(f"search {search_id} has no trials yet in {path}") from None

@@ -1,0 +1,1 @@
+"""What a search leaves in MLflow, and how it gets there without ever holding the search up."""

@@ -1,0 +1,71 @@
+"""What a search ends with, as MLflow shows it: a few numbers, a note in Markdown, the held-out outcomes."""
+
+from typing import TYPE_CHECKING, Any
+
+from evaluation.statistics import Estimate
+from search.reporting.settings_text import setting_text
+from search.tracking.run_fields import metric_name
+
+if TYPE_CHECKING:
+    from search.result import Chosen
+    from search.selection import Confirmed, HeldOut
+    from search.spec import SearchSpec
+
+
+def conclusion(spec: "SearchSpec", chosen: "Chosen", held_out: "HeldOut | None", export_command: str) -> dict[str, Any]:
+    """JSON values: `note`, `metrics`, `tags`, and `outcomes` (setting to instance number to outcome, held-out)."""
+    data: dict[str, Any] = {"metrics": {}, "tags": {}, "outcomes": {}}
+    if chosen.winner is not None:
+        data["tags"]["keystep.winner"] = setting_text(chosen.winner)
+    if held_out is not None:
+        comparison = held_out.winner.comparison
+        assert comparison is not None
+        gain = comparison.difference
+        data["tags"] |= {"keystep.significant": held_out.significant, "keystep.p": f"{comparison.p_adjusted:.4g}"}
+        data["metrics"] = {
+            "held_out/baseline": held_out.baseline.tiam.mean,
+            "held_out/tiam": held_out.winner.tiam.mean,
+            "held_out/gain": gain.mean,
+            "held_out/gain_low": gain.low,
+            "held_out/gain_high": gain.high,
+        }
+        for name, confirmed in (("baseline", held_out.baseline), ("winner", held_out.winner)):
+            values = confirmed.measured.values
+            data["outcomes"][name] = {str(number): float(value) for number, value in values.items()}
+    data["note"] = _note(spec, chosen, held_out, export_command)
+    return data
+
+
+def _note(spec: "SearchSpec", chosen: "Chosen", held_out: "HeldOut | None", export_command: str) -> str:
+    if chosen.winner is None:
+        return f"# {spec.name}: no winner\n\n{chosen.reason}\n"
+    lines = [f"# {spec.name}: {setting_text(chosen.winner)}", "", f"Chosen as the {chosen.reason}.", ""]
+    if held_out is not None:
+        lines += [f"**{held_out.summary}.**", "", *_table(held_out), ""]
+        if held_out.significant:
+            lines += ["Export it:", "", "```", export_command, "```"]
+        else:
+            lines.append("There is no significant gain, so nothing is exported unless you insist (`--force`).")
+    lines += ["", f"Search `{spec.search_id}`; the figures are under Artifacts, `plots`."]
+    return "\n".join(lines) + "\n"
+
+
+def _table(held_out: "HeldOut") -> list[str]:
+    """Held-out TIAM of every setting, over all sets and by set, per cent with 95 % intervals; cost an image."""
+    columns: dict[str, Confirmed] = {"unrefined": held_out.baseline, "winner": held_out.winner}
+    if held_out.runner_up is not None:
+        columns["runner-up"] = held_out.runner_up
+    rows = [["TIAM on held-out prompts, %", *columns], ["---", *("---:" for _ in columns)]]
+    rows.append(["all sets", *(_percent(confirmed.tiam) for confirmed in columns.values())])
+    for name in held_out.baseline.by_set:
+        cells = [_percent(confirmed.by_set[name]) for confirmed in columns.values()]
+        rows.append([metric_name(name).replace("_", " "), *cells])
+    evaluations = [f"{confirmed.measured.evaluations_per_image:.0f}" for confirmed in columns.values()]
+    rows.append(["denoiser evaluations an image", *evaluations])
+    seconds = [f"{confirmed.measured.seconds_per_image:.3g}" for confirmed in columns.values()]
+    rows.append(["seconds an image", *seconds])
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.mean:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"

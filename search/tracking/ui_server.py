@@ -1,0 +1,175 @@
+"""Finds the store that searches are tracked in, and serves MLflow's user interface over it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from search.secrets import MASK, masked
+from search.tracking.runs_view import runs_page
+from search.tracking.tracking_uri import DEFAULT_URI, absolute_uri, health_page, sqlite_file
+
+HOST = "127.0.0.1"
+START_SECONDS = 300.0  # the first start makes the tables; on a busy machine that takes minutes
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers: its address, the store it shows (free of secrets), its process if it is ours."""
+
+    address: str
+    shown: str
+    process: subprocess.Popen | None
+
+    def wait(self) -> None:
+        """Until the server ends, or Ctrl-C. A server that was there before is not waited for."""
+        if self.process is not None:
+            try:
+                self.process.wait()
+            except KeyboardInterrupt:
+                return
+
+
+def find_store(storage: Path | None = None, uri: str | None = None) -> str:
+    """The address of the store: `uri`, or where the newest search of `storage` is tracked, or the usual one.
+
+    Raises:
+        ValueError: both are given, there is no search, or the store does not exist.
+    """
+    if storage is not None and uri is not None:
+        raise ValueError("give --storage or --uri, not both: each names a store")
+    if storage is not None:
+        uri = _tracked_in(storage)
+    found = absolute_uri(uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+    file = sqlite_file(found)
+    if file is not None and not file.exists():
+        raise ValueError(
+            f"{file} does not exist, so there is nothing to show: run `keystep search` here first, "
+            "or say where the store is with --uri or --storage"
+        )
+    if "://" not in found:
+        raise ValueError(
+            f"{found!r} is no address of a store: give sqlite:///FILE, postgresql://USER:PASSWORD@HOST/NAME, "
+            "or the http address of a running MLflow server"
+        )
+    return found
+
+
+@contextmanager
+def serving(store: str, port: int) -> Iterator[Server]:
+    """A server that shows the store; stopped in the end, unless it was there before (an http store).
+
+    Raises:
+        ValueError: the port is taken, the server at an http address does not answer, or ours does not start.
+    """
+    if store.startswith(("http://", "https://")):
+        if not _answers(store):
+            raise ValueError(f"no MLflow server answers at {masked(store)}: start it, or give another --uri")
+        yield Server(store, masked(store), None)
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise ValueError(
+                f"port {port} of {HOST} cannot be used ({error.strerror}): give another one, such as --port {port + 1}"
+            ) from None
+    # The address of the store may hold a password: it goes through the environment, which others cannot read.
+    environment = os.environ | {
+        "MLFLOW_BACKEND_STORE_URI": store,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # workers for jobs that searches have none of: starts faster
+    }
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    file = sqlite_file(store)
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            cwd=None if file is None else file.parent,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            address = f"http://{HOST}:{port}"
+            deadline = time.monotonic() + START_SECONDS
+            while not _answers(address):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    output.seek(0)
+                    said = masked(output.read().decode(errors="replace")).strip()[-1500:]
+                    raise ValueError(f"MLflow's server did not start for {masked(store)}; it said:\n{said}")
+                time.sleep(0.2)
+            yield Server(address, masked(store), process)
+        finally:
+            _stop(process)
+
+
+def open_browser(address: str) -> None:
+    """Show the newest experiment of a server in the browser, where there is one."""
+    webbrowser.open(newest_experiment(address))
+
+
+def newest_experiment(address: str) -> str:
+    """The page of the experiment that changed last; the server's own page if there is none."""
+    body = json.dumps({"max_results": 1, "order_by": ["last_update_time DESC"], "view_type": "ACTIVE_ONLY"}).encode()
+    request = urllib.request.Request(
+        f"{address.rstrip('/')}/api/2.0/mlflow/experiments/search", body, {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            found = json.load(answer).get("experiments", [])
+    except (OSError, ValueError):
+        return address
+    if not found:
+        return address
+    tags = {tag["key"]: tag["value"] for tag in found[0].get("tags", [])}
+    return runs_page(address, found[0]["experiment_id"], tags)
+
+
+def _tracked_in(storage: Path) -> str:
+    """The store of the newest search that a storage folder holds."""
+    journals = sorted(storage.glob("searches/*/tracking/spool.jsonl"), key=lambda path: path.stat().st_mtime)
+    if not journals:
+        raise ValueError(
+            f"{storage} holds no tracked search: give the folder that the search's storage.path names, "
+            "or the store with --uri"
+        )
+    with journals[-1].open(encoding="utf-8") as file:
+        uri = json.loads(file.readline())["data"]["uri"]
+    if MASK in uri:
+        raise ValueError(f"the newest search in {storage} is tracked in {uri}, whose password is not kept: give --uri")
+    return uri
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(health_page(address), timeout=2):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code in (401, 403, 404)  # something answers, which wants a password or knows no /health
+    except OSError:
+        return False
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """End the server with its workers."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
