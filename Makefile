@@ -7,7 +7,7 @@ READY := .venv/.ready
 export OMP_NUM_THREADS ?= 2
 export RAY_CHDIR_TO_TRIAL_DIR ?= 0
 
-.PHONY: demo test test-all lint bench docs notebooks ui clean
+.PHONY: demo test test-all browser lint bench docs notebooks ui clean
 
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -25,6 +25,9 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest --quiet -m "not gpu"
+
+browser: $(READY)
+	$(BIN)/python -m pytest --quiet -m browser
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
