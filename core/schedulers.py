@@ -116,12 +116,13 @@ def scale_model_input(scheduler: Any, latents: Tensor, timestep: Tensor) -> Tens
 def denoised(scheduler: Any, noise_pred: Tensor, latents: Tensor, step_index: int) -> Tensor:
     """The image that the prediction points to, x0, in latent space; shape of `latents`, unclipped.
 
-    Flow matching: `x - sigma * v`. Otherwise, with `x = a * x0 + s * noise` in the variance-preserving scale:
-    `(x - s * eps) / a` for epsilon, `a * x - s * v` for v prediction (Salimans and Ho, 2202.00512).
+    Flow matching, by its own scheduler or another's flow prediction: `x - sigma * v`. Otherwise, with
+    `x = a * x0 + s * noise` in the variance-preserving scale: `(x - s * eps) / a` for epsilon, `a * x - s * v` for
+    v prediction (Salimans and Ho, 2202.00512).
     """
-    if "FlowMatch" in type(scheduler).__name__:
+    kind = scheduler.config.get("prediction_type")
+    if "FlowMatch" in type(scheduler).__name__ or kind == "flow_prediction":
         return latents - scheduler.sigmas[step_index] * noise_pred
-    kind = scheduler.config.prediction_type
     if kind == "sample":
         return noise_pred
     if hasattr(scheduler, "sigmas"):
