@@ -19,8 +19,7 @@ class _AllCaptured(Exception):
 
 
 class AttentionCapture:
-    """Attention of image queries to text keys in chosen layers, for the denoiser calls made inside
-    ``with``.
+    """Attention of image queries to text keys in chosen layers, for the denoiser calls made inside ``with``.
 
     Queries and keys are taken as the layers compute them, by hooks on their projections (or on the
     normalisation after them, where there is one), so attention processors, adapters and fused kernels stay
@@ -78,8 +77,7 @@ class AttentionCapture:
         _captured_now.discard(self._denoiser)
 
     def run(self, forward: Callable[[], Any]) -> Float[Tensor, "batch queries columns"]:
-        """Call the denoiser and return the probabilities of the text columns, mean over all heads of all
-        layers.
+        """Call the denoiser and return the probabilities of the text columns, mean over all heads of all layers.
 
         Args:
             forward: calls the denoiser once; left by the last layer captured, its result is not used.

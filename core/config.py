@@ -88,7 +88,7 @@ class GSNg(FrozenModel):
 
 
 class AttentionChoice(FrozenModel):
-    """Which cross-attention maps the losses see. None leaves it to the rule of the backbone.
+    """Which attention maps the losses see. None leaves it to the rule of the backbone.
 
     Args:
         layers: names of attention modules, as the backbone lists them.
@@ -100,7 +100,7 @@ class AttentionChoice(FrozenModel):
 
 
 class Refinement(FrozenModel):
-    """What a search varies. Neither IterRef nor GSNg is sampling as it was."""
+    """What a search varies. With neither IterRef nor GSNg, sampling is as it was."""
 
     weights: LossWeights = LossWeights()
     iterref: IterRef | None = None

@@ -74,7 +74,7 @@ def sample_scene(rng: np.random.Generator, entities: Sequence[tuple[str, str]]) 
 
 
 def random_entities(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
-    """`count` (noun, colour) pairs; no noun and no colour comes twice."""
+    """`count` (noun, colour) pairs, six at most; no noun and no colour comes twice."""
     nouns = rng.permutation(len(NOUNS))[:count]
     colors = rng.permutation(len(COLORS))[:count]
     return [(NOUNS[noun], COLORS[color]) for noun, color in zip(nouns, colors, strict=True)]
