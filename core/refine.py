@@ -55,7 +55,7 @@ class RefineResult:
 
 
 def step_size_at(step_size: float, schedule: tuple[float, float], num_steps: int, step_index: int) -> float:
-    """``step_size * sqrt(linspace(a, b, num_steps)[step_index])``, the factor on the gradient at a step.
+    """``step_size * sqrt(linspace(a, b, num_steps)[step_index])``: the step size at a step index.
 
     Raises:
         ValueError: a step index outside the sampling.
