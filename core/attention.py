@@ -19,8 +19,7 @@ class _AllCaptured(Exception):
 
 
 class AttentionCapture:
-    """Attention of image queries to text keys in chosen layers, for the denoiser calls made inside
-    ``with``.
+    """Attention of image queries to text keys in chosen layers, for the denoiser calls made inside ``with``.
 
     Queries and keys are taken as the layers compute them, by hooks on their projections (or on the
     normalisation after them, where there is one), so attention processors, adapters and fused kernels stay
@@ -42,7 +41,7 @@ class AttentionCapture:
         if not layers:
             raise ValueError("no attention layers to capture: name at least one")
         self._denoiser = denoiser
-        self._layers = dict(layers)
+        self._layers: dict[str, Any] = dict(layers)
         self._columns = tuple(columns)
         self._taps = {name: _projections(layer) for name, layer in self._layers.items()}
         self._outputs: dict[str, dict[str, Tensor]] = {}
@@ -78,8 +77,7 @@ class AttentionCapture:
         _captured_now.discard(self._denoiser)
 
     def run(self, forward: Callable[[], Any]) -> Float[Tensor, "batch queries columns"]:
-        """Call the denoiser and return the probabilities of the text columns, mean over all heads of all
-        layers.
+        """Call the denoiser and return the probabilities of the text columns, mean over all heads of all layers.
 
         Args:
             forward: calls the denoiser once; left by the last layer captured, its result is not used.
@@ -94,7 +92,7 @@ class AttentionCapture:
         try:
             forward()
         except _AllCaptured:
-            heads = sum(_heads(layer) for layer in self._layers.values())
+            heads = sum(layer.heads for layer in self._layers.values())
             return torch.stack(list(self._probabilities.values())).sum(dim=0) / heads
         else:
             missed = ", ".join(name for name in self._layers if name not in self._probabilities)
@@ -119,18 +117,14 @@ class AttentionCapture:
         return record
 
     def _read(self, name: str, outputs: Mapping[str, Tensor]) -> Tensor:
-        layer: Any = self._layers[name]
-        split = {role: _split_heads(output, layer.heads) for role, output in outputs.items()}
+        heads = self._layers[name].heads
+        split = {role: _split_heads(output, heads) for role, output in outputs.items()}
         key, columns = split["key"], self._columns
         if "text_key" in split:
             offset = key.shape[2]
             key = torch.cat([key, split["text_key"]], dim=2)
             columns = [(first + offset, last + offset) for first, last in columns]
         return head_sum_probabilities(split["query"], key, columns, key.shape[-1] ** -0.5)
-
-
-def _heads(layer: Any) -> int:
-    return layer.heads
 
 
 def _projections(layer: Any) -> dict[str, nn.Module]:

@@ -3,7 +3,7 @@
 import inspect
 import json
 import os
-import tempfile
+import uuid
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
@@ -88,7 +88,7 @@ class GSNg(FrozenModel):
 
 
 class AttentionChoice(FrozenModel):
-    """Which cross-attention maps the losses see. None leaves it to the rule of the backbone.
+    """Which attention maps the losses see. None leaves it to the rule of the backbone.
 
     Args:
         layers: names of attention modules, as the backbone lists them.
@@ -100,7 +100,7 @@ class AttentionChoice(FrozenModel):
 
 
 class Refinement(FrozenModel):
-    """What a search varies. Neither IterRef nor GSNg is sampling as it was."""
+    """What a search varies. With neither IterRef nor GSNg, sampling is as it was."""
 
     weights: LossWeights = LossWeights()
     iterref: IterRef | None = None
@@ -257,13 +257,13 @@ class StepConfig(FrozenModel):
         """Write the file, whole or not at all, and return its path."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        # Not tempfile's: its files are for their owner's eyes alone, and others have to read this one.
+        draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(self.model_dump_json(indent=2) + "\n")
+            draft.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
             os.replace(draft, path)
         except BaseException:
-            os.unlink(draft)
+            draft.unlink(missing_ok=True)
             raise
         return path
 

@@ -15,6 +15,7 @@ from core.dtypes import dtype_argument
 from core.prompts import Prompt
 from core.sampling import Sampler
 from core.shapes.models import resolve_model
+from core.step_refiner import StepTrace
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def generate(
         `len(prompts) * len(seeds)` images; those of the first prompt come first.
 
     Raises:
-        ValueError: no prompts or seeds, an entity that is not in its prompt, or a schedule other than the config's.
+        ValueError: no prompts or seeds, a `batch_size` below 1, an entity that is not in its prompt, or a schedule
+            other than the config's.
     """
     prompts = (prompts,) if isinstance(prompts, Prompt) else tuple(prompts)
     if not prompts or not seeds or batch_size < 1:
@@ -99,24 +101,22 @@ def generate(
         start = sampler.start([seed for _, seed in batch])
         end = sampler.advance(start, conditioning, refinement=config.refinement if refine else None)
         images += sampler.decode(end.point)
-        for row in range(len(batch)):
-            traces.append(
-                tuple(
-                    ImageTrace(
-                        step_index=step.step_index,
-                        kind=step.kind,
-                        losses=step.trace.losses[row],
-                        iterations=step.trace.iterations[row],
-                        failure=step.trace.failures[row],
-                    )
-                    for step in end.traces
-                )
-            )
+        traces += [tuple(_image_trace(step, row) for step in end.traces) for row in range(len(batch))]
     return Generated(
         images=tuple(images),
         prompts=tuple(prompt for prompt, _ in rows),
         seeds=tuple(seed for _, seed in rows),
         traces=tuple(traces),
+    )
+
+
+def _image_trace(step: StepTrace, row: int) -> ImageTrace:
+    return ImageTrace(
+        step_index=step.step_index,
+        kind=step.kind,
+        losses=step.trace.losses[row],
+        iterations=step.trace.iterations[row],
+        failure=step.trace.failures[row],
     )
 
 

@@ -106,7 +106,11 @@ class LatentStore:
         return point
 
     def put(self, key: str, point: Point) -> None:
-        """Stores `point` under `key`, in place of what was there."""
+        """Stores `point` under `key`, in place of what was there.
+
+        Raises:
+            OSError: it cannot be written for another reason than a full disk.
+        """
         tensors, metadata = point.to_tensors()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         content = save(tensors, metadata | {"checksum": _checksum(tensors)})

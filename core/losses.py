@@ -37,13 +37,16 @@ def catastrophic_neglect(
         mask: True for an entity, False for padding.
 
     Returns:
-        One loss a sample, in [0, 1]; 0, with a zero gradient, if every entity has a pixel at 1 or more.
+        One loss a sample, in [0, 1]; 0, with a zero gradient, if every entity has a pixel at 1 or more, or if
+        there is no entity.
 
     Raises:
         ValueError: shapes or dtypes other than these.
     """
     peaks = _checked(maps, mask).amax(dim=(-2, -1))
-    return torch.where(mask, torch.relu(1 - peaks), 0).amax(dim=-1)
+    lacking = torch.where(mask, torch.relu(1 - peaks), 0)
+    # A maximum over no entities is an error, and the sum over them is the 0 that they have to give.
+    return lacking.amax(dim=-1) if lacking.shape[-1] else lacking.sum(dim=-1)
 
 
 def intersection_over_union(
@@ -90,6 +93,9 @@ def combined_loss(
 
     Returns:
         One loss a sample, at least 0, lower is better.
+
+    Raises:
+        ValueError: shapes or dtypes other than these.
     """
     terms = [weight * LOSSES[name](maps, mask) for name, weight in weights if weight != 0]
     return torch.stack(terms).sum(dim=0) / 2

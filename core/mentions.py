@@ -66,9 +66,10 @@ def assign_mentions(wanted: Sequence[tuple[str, str | None]], text: str) -> list
                     break
     for row, (noun, attribute) in enumerate(wanted):
         if attribute is None:
-            left = (span for span in nouns[_key(noun)] if not _overlaps(span, taken))
-            found[row] = next((Mention(span, None) for span in left), None)
-            taken += [mention.noun for mention in found[row : row + 1] if mention is not None]
+            left = next((span for span in nouns[_key(noun)] if not _overlaps(span, taken)), None)
+            if left is not None:
+                found[row] = Mention(left, None)
+                taken.append(left)
     return found
 
 

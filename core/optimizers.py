@@ -52,8 +52,7 @@ class Momentum(SampleOptimizer):
 
 
 class Adam(SampleOptimizer):
-    """Kingma and Ba, arXiv 1412.6980, with the defaults of ``torch.optim.Adam``; ``rate`` is its learning
-    rate."""
+    """Kingma and Ba, arXiv 1412.6980, with the defaults of ``torch.optim.Adam``; ``rate`` is its learning rate."""
 
     DECAYS = (0.9, 0.999)
     EPSILON = 1e-8

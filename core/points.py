@@ -52,7 +52,11 @@ class Point:
         return self.latents.shape[0]
 
     def select(self, rows: Sequence[int] | Tensor) -> "Point":
-        """The samples at `rows` (indices, any order, repeats allowed) as a point of their own."""
+        """The samples at `rows` (indices, any order, repeats allowed) as a point of their own.
+
+        Raises:
+            ValueError: no rows.
+        """
         index = torch.as_tensor(rows, dtype=torch.long, device=self.latents.device)
         if index.ndim != 1 or len(index) == 0:
             raise ValueError(f"rows must be a non-empty list of indices, got {rows!r}")

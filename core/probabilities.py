@@ -1,5 +1,4 @@
-"""Attention probabilities of some keys only: their columns and the log-normaliser, never the whole
-matrix."""
+"""Attention probabilities of some keys only: their columns and the log-normaliser, never the whole matrix."""
 
 from collections.abc import Sequence
 from typing import Any

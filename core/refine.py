@@ -55,7 +55,7 @@ class RefineResult:
 
 
 def step_size_at(step_size: float, schedule: tuple[float, float], num_steps: int, step_index: int) -> float:
-    """``step_size * sqrt(linspace(a, b, num_steps)[step_index])``, the length of a shift at a step.
+    """``step_size * sqrt(linspace(a, b, num_steps)[step_index])``: the step size at a step index.
 
     Raises:
         ValueError: a step index outside the sampling.
@@ -122,8 +122,7 @@ def guidance_shift(
     num_steps: int,
     step_index: int,
 ) -> RefineResult:
-    """Shift the latents once if ``step_index`` is in the range of ``settings``; as they are, and no loss,
-    if not.
+    """Shift the latents once if ``step_index`` is in the range of ``settings``; as they are, and no loss, if not.
 
     Arguments, failures and errors as in `iterative_refinement`.
     """
@@ -164,8 +163,7 @@ class _Run:
         self.latents[index] = after
         self._record(index, torch.stack([active, shifts, *finite]), losses)
         self.done[index] = ~shifts
-        # Without a threshold nobody leaves, so that the host need not wait: a sample that failed is only
-        # frozen.
+        # Without a threshold nobody leaves, so that the host need not wait: a sample that failed is only frozen.
         if self.threshold is not None:
             self.rows = [row for row, goes_on in zip(self.rows, shifts.tolist(), strict=True) if goes_on]
 

@@ -6,7 +6,7 @@ A sample's trajectory depends on its prompt, its seed and the settings alone, an
 import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -69,6 +69,13 @@ class Sampler:
     Args:
         backbone: the model.
         config: scheduler, number of steps, guidance, size.
+
+    Attributes:
+        latent_shape: (C, h, w) of one sample.
+        device, dtype: where latents are, and what noise is drawn in.
+        timesteps: (num_steps,), the scheduler's own, the noisiest first.
+        schedule: names the schedule; points of another one are refused.
+        refiner: refines latents before any step of the schedule.
 
     Raises:
         ValueError: a scheduler that cannot be resumed, or a size that the model cannot have.
@@ -188,21 +195,8 @@ class Sampler:
         noise = {"generator": generators} if self._draws_noise else {}
         for step_index in range(point.step_index, until):
             timestep = self.timesteps[step_index]
-            refined = Refined(point.latents)
-            if refinement is not None:
-                refined = self.refiner.refine(
-                    point.latents,
-                    step_index,
-                    conditioning,
-                    refinement,
-                    snapshots=snapshots,
-                    skip_iterref=point.iterref_done,
-                )
-            latents = refined.latents
-            if step_index == 0 and refinement is not None and self.refiner.acts_at(0, refinement):
-                # Rounded as in a pipeline, which is given them divided: its images are these to the last bit.
-                latents = from_pipeline_start(scheduler, to_pipeline_start(scheduler, latents))
-            before = point
+            refined = self._refined(point, conditioning, refinement, snapshots)
+            before, latents = point, refined.latents
             with torch.no_grad():
                 model_input = scale_model_input(scheduler, latents, timestep)
                 guidance = self.config.guidance_scale
@@ -225,6 +219,22 @@ class Sampler:
                 traces=refined.traces,
                 snapshots={k: before.after_iterref(kept) for k, kept in refined.snapshots.items()},
             )
+
+    def _refined(
+        self, point: Point, conditioning: Conditioning, refinement: Refinement | None, snapshots: Sequence[int]
+    ) -> Refined:
+        """The point's latents after the refinement of the step that it is before."""
+        if refinement is None:
+            return Refined(point.latents)
+        step_index = point.step_index
+        refined = self.refiner.refine(
+            point.latents, step_index, conditioning, refinement, snapshots=snapshots, skip_iterref=point.iterref_done
+        )
+        if step_index > 0 or not self.refiner.acts_at(0, refinement):
+            return refined
+        # Rounded as in a pipeline, which is given them divided: its images are these to the last bit.
+        start = to_pipeline_start(self._scheduler, refined.latents)
+        return replace(refined, latents=from_pipeline_start(self._scheduler, start))
 
     def _check(self, point: Point, conditioning: Conditioning, until: int, refinement: Refinement | None) -> None:
         if point.schedule != self.schedule:

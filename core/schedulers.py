@@ -4,6 +4,7 @@ A scheduler is known here by the attributes that its `step` changes. A new one i
 satisfies the tests that run over all of them.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
@@ -98,13 +99,20 @@ def read_memory(scheduler: Any) -> dict[str, StateValue]:
 def write_memory(scheduler: Any, memory: Mapping[str, StateValue], step_index: int) -> None:
     """Puts the scheduler at `step_index` with the memory that `read_memory` gave there."""
     for name, value in memory.items():
-        copy = _copied(value)
-        setattr(scheduler, name, list(copy) if isinstance(copy, tuple) else copy)
+        own = _copied(value)
+        setattr(scheduler, name, list(own) if isinstance(own, tuple) else own)
     if hasattr(scheduler, "_step_index"):
         scheduler._step_index = step_index
     if hasattr(scheduler, "is_scale_input_called"):
         # Only there to warn about callers that never scale; a resumed run has scaled already.
         scheduler.is_scale_input_called = True
+
+
+def placed_at(scheduler: Any, step_index: int) -> Any:
+    """A copy of the scheduler that stands before a step, to scale its input; shallow, so it must not be stepped."""
+    placed = copy.copy(scheduler)
+    write_memory(placed, {}, step_index)
+    return placed
 
 
 def scale_model_input(scheduler: Any, latents: Tensor, timestep: Tensor) -> Tensor:
@@ -116,12 +124,13 @@ def scale_model_input(scheduler: Any, latents: Tensor, timestep: Tensor) -> Tens
 def denoised(scheduler: Any, noise_pred: Tensor, latents: Tensor, step_index: int) -> Tensor:
     """The image that the prediction points to, x0, in latent space; shape of `latents`, unclipped.
 
-    Flow matching: `x - sigma * v`. Otherwise, with `x = a * x0 + s * noise` in the variance-preserving scale:
-    `(x - s * eps) / a` for epsilon, `a * x - s * v` for v prediction (Salimans and Ho, 2202.00512).
+    Flow matching, by its own scheduler or another's flow prediction: `x - sigma * v`. Otherwise, with
+    `x = a * x0 + s * noise` in the variance-preserving scale: `(x - s * eps) / a` for epsilon, `a * x - s * v` for
+    v prediction (Salimans and Ho, 2202.00512).
     """
-    if "FlowMatch" in type(scheduler).__name__:
+    kind = scheduler.config.get("prediction_type")
+    if "FlowMatch" in type(scheduler).__name__ or kind == "flow_prediction":
         return latents - scheduler.sigmas[step_index] * noise_pred
-    kind = scheduler.config.prediction_type
     if kind == "sample":
         return noise_pred
     if hasattr(scheduler, "sigmas"):

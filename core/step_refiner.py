@@ -1,6 +1,5 @@
 """The refinement of one denoising step: iterative refinement, then guidance, on a batch of latents."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,7 @@ from core.backbones.conditioning import Conditioning
 from core.config import Refinement
 from core.losses import combined_loss
 from core.refine import RefineTrace, guidance_shift, iterative_refinement
-from core.schedulers import scale_model_input, write_memory
+from core.schedulers import placed_at, scale_model_input
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,7 @@ class StepRefiner:
         self, step_index: int, conditioning: Conditioning, refinement: Refinement
     ) -> Callable[[Tensor, Sequence[int]], Tensor]:
         """Loss (n,) of the latents (n, C, h, w) of the samples `rows` before this step, differentiable."""
-        # The copy is shallow: only its position differs.
-        scheduler = copy.copy(self.scheduler)
-        write_memory(scheduler, {}, step_index)
+        scheduler = placed_at(self.scheduler, step_index)
         timestep = scheduler.timesteps[step_index]
         choice = refinement.attention.model_dump_json()
         if choice not in self._backbones:

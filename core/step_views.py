@@ -1,6 +1,5 @@
 """What a model is about at every step: the image it is heading for, and where it looks for each entity."""
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from core.backbones.conditioning import Conditioning
 from core.config import Refinement
 from core.prompts import Prompt
 from core.sampling import Sampler
-from core.schedulers import scale_model_input, write_memory
+from core.schedulers import placed_at, scale_model_input
 from core.step_refiner import StepTrace
 
 
@@ -61,8 +60,7 @@ def step_views(
 
 @torch.no_grad()
 def _maps(sampler: Sampler, latents: Tensor, step_index: int, conditioning: Conditioning) -> Tensor:
-    scheduler = copy.copy(sampler.refiner.scheduler)
-    write_memory(scheduler, {}, step_index)
+    scheduler = placed_at(sampler.refiner.scheduler, step_index)
     timestep = scheduler.timesteps[step_index]
     model_input = scale_model_input(scheduler, latents, timestep)
     return sampler.backbone.entity_maps(model_input, timestep, conditioning).maps.cpu()

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,17 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+
+# What the three readers raise for files that are cut off, of another kind, or hold more than tensors.
+UNREADABLE = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    ValueError,
+    OSError,
+    EOFError,
+    RuntimeError,
+)
 
 
 class AestheticHead:
@@ -73,6 +85,6 @@ def _read(path: Path) -> dict[str, NDArray[np.floating]]:
         if path.suffix == ".pth":
             tensors = torch.load(path, map_location="cpu", weights_only=True)
             return {name: tensor.float().numpy() for name, tensor in tensors.items()}
-    except (SafetensorError, pickle.UnpicklingError, ValueError, OSError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as an aesthetic head: {error}") from error
     raise ValueError(f"{path} must be a .safetensors, .npz or .pth file")

@@ -1,5 +1,4 @@
-"""COCO's 80 things (Lin et al., arXiv 1405.0312), by the category ids that 91-class checkpoints index
-with."""
+"""COCO's 80 things (Lin et al., arXiv 1405.0312), by the category ids that 91-class checkpoints index with."""
 
 _NAMES = """
 1 person, 2 bicycle, 3 car, 4 motorcycle, 5 airplane, 6 bus, 7 train, 8 truck, 9 boat, 10 traffic light,

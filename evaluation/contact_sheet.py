@@ -111,7 +111,7 @@ def contact_sheet(
 
     Raises:
         ValueError: if there is no row, a row has not one cell a setting, or the sheet would exceed
-        `MAX_PIXELS`.
+            `MAX_PIXELS`.
     """
     for row in rows:
         if len(row.cells) != len(settings):
@@ -151,7 +151,7 @@ def attention_sheet(rows: Sequence[AttentionRow], *, title: str = "", side: int 
 
     Raises:
         ValueError: if there is no row, a row has not one map an entity, or the sheet would exceed
-        `MAX_PIXELS`.
+            `MAX_PIXELS`.
     """
     for row in rows:
         if row.maps.ndim != 3 or len(row.maps) != len(row.prompt.entities):
@@ -184,8 +184,7 @@ def _start(
     row_height: int,
     legend: Sequence[tuple[str, Color, str]],
 ) -> tuple[Image.Image, ImageDraw.ImageDraw, int]:
-    """An empty sheet with title, legend and column titles; also where its first row begins (px from the
-    top)."""
+    """An empty sheet with title, legend and column titles; also where its first row begins (px from the top)."""
     if not num_rows:
         raise ValueError("a sheet needs at least one row")
     width = _column_x(len(columns), side) - _GAP + _MARGIN

@@ -64,8 +64,7 @@ class Problems:
 class ImageSource:
     """The readable images of a set, in the order that reads fastest, and what was wrong with the others.
 
-    `seeds`: every number that any prompt has an image for, ascending; `size`: (width, height) in px that most
-    have.
+    `seeds`: the image numbers expected of every prompt, ascending; `size`: (width, height) in px that most have.
     """
 
     root: Path

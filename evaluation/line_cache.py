@@ -72,7 +72,8 @@ class LineCache:
         """Keep the value of a key; a later one replaces an earlier one."""
         line = json.dumps({self._key_name: key, **value}).encode() + b"\n"
         offset = self._read_to.get(self._own, 0)
-        with self._own.open("ab", buffering=0) as lines:
+        # Buffered, since an unbuffered write may write a part of the line, on a full disk, and not say so.
+        with self._own.open("ab") as lines:
             lines.write(line)
         self._places[key] = _Place(self._own, offset, len(line))
         self._read_to[self._own] = offset + len(line)

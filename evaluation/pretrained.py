@@ -1,5 +1,4 @@
-"""What all models from transformers share: safe loading, names of classes, a fingerprint, batches of one
-size."""
+"""What all models from transformers share: safe loading, names of classes, a fingerprint, batches of one size."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,8 +86,7 @@ def fingerprint_of(kind: str, model: nn.Module, processing: Mapping[str, Any]) -
 
 
 def batches_of_one_size(images: Sequence[Image.Image], batch_size: int) -> Iterator[list[int]]:
-    """Indices of at most `batch_size` images of the same size: nothing is padded, so no image changes
-    another."""
+    """Indices of at most `batch_size` images of the same size: nothing is padded, so no image changes another."""
     by_size: dict[tuple[int, int], list[int]] = {}
     for index, image in enumerate(images):
         by_size.setdefault(image.size, []).append(index)

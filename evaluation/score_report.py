@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.image_metrics import METRICS, ImageMetrics
+from evaluation.image_metrics import ImageMetrics
 from evaluation.image_source import Problems
+from evaluation.metric_names import METRICS
 from evaluation.scoring import SetScore
 from evaluation.statistics import Estimate, interval
 from evaluation.tiam import TiamSettings

@@ -28,7 +28,7 @@ class SetScore:
         measured: (P, S) bool, the image was there and readable.
         found: (P, S, C, E) bool, the entity is in the picture; True beyond a prompt's own entities.
         bound: (P, S, C, E) bool, with its colour, where it has one.
-        metrics: (P, S) of each metric that was measured beside (`evaluation.image_metrics.METRICS`), NaN where
+        metrics: (P, S) of each metric that was measured beside (`evaluation.metric_names.METRICS`), NaN where
             nothing was.
     """
 

@@ -1,5 +1,4 @@
-"""Instances from a semantic segmentation model: the connected pieces of each class, as the shapes world
-needs."""
+"""Instances from a semantic segmentation model: the connected pieces of each class, as the shapes world needs."""
 
 from collections.abc import Sequence
 

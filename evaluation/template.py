@@ -80,10 +80,10 @@ class Template:
 
     def _render(self, entities: tuple[Entity, ...]) -> str:
         def fill(match: re.Match[str]) -> str:
-            kind, entity = match[1], entities[int(match[2] or 1) - 1] if match[1] != "ind_ar" else None
-            if entity is None:
-                return "\0"  # its article depends on what the next word turns out to be
-            return entity.attribute or "" if kind == "adj" else entity.noun
+            if match[1] == "ind_ar":
+                return "\0"  # which article depends on what the next word turns out to be
+            entity = entities[int(match[2] or 1) - 1]
+            return entity.attribute or "" if match[1] == "adj" else entity.noun
 
         filled = PLACEHOLDER.sub(fill, self.text)
         return re.sub("\0(?=(.*))", lambda match: indefinite_article(match[1].lstrip()), filled)

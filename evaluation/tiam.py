@@ -88,9 +88,8 @@ def score_detections(detections: Detections, prompt: Prompt, settings: TiamSetti
     Entities with the same noun share that noun's instances, one each: see `evaluation.matching`.
 
     Raises:
-        ValueError: if the detector reported nothing below a score that `settings` wants to see, if the
-        prompt has
-            no entities, or asks for a colour that the palette does not have.
+        ValueError: if `settings` asks for instances of a lower score than the detector reported, or if the
+            prompt has no entities or asks for a colour that the palette does not have.
     """
     if not prompt.entities:
         raise ValueError(f"prompt {prompt.text!r} has no entities to look for")

@@ -217,7 +217,7 @@ def _read(path: Path) -> Table:
     missing = wanted if not isinstance(table, dict) else [name for name in wanted if name not in table]
     if missing:
         raise ValueError(f"{path} is not a per-prompt TIAMv2 file: it has no {', '.join(missing)}")
-    rows = set(table["conf"])
+    rows = set(table["conf"]) if isinstance(table["conf"], dict) else set()
     ragged = [name for name, column in table.items() if not isinstance(column, dict) or set(column) != rows]
     if ragged or "0" not in rows:
         raise ValueError(f"{path} is not a per-prompt TIAMv2 file: rows are missing in {', '.join(ragged) or 'conf'}")

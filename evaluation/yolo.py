@@ -27,7 +27,7 @@ class YoloSegmenter(Detector):
 
     Raises:
         ValueError: if ultralytics is not installed (the message names its licence), or the model does not
-        segment.
+            segment.
     """
 
     def __init__(

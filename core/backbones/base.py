@@ -47,8 +47,7 @@ class Backbone(ABC):
             max_sequence_length: of T5; None is the pipeline's default.
 
         Raises:
-            ValueError: no prompts, an entity that is not in its prompt or is cut off, or a length of T5
-            for a
+            ValueError: no prompts, an entity that is not in its prompt or is cut off, or a length of T5 for a
                 model that has none.
         """
 
@@ -124,8 +123,7 @@ class Backbone(ABC):
             conditioning: of the same samples.
 
         Raises:
-            ValueError: another number of samples in ``conditioning``, or an attention choice without
-            layers.
+            ValueError: another number of samples in ``conditioning``, or an attention choice without layers.
         """
         _check_batch(model_input, conditioning)
         layers, grid = self.attention_layers(*model_input.shape[-2:])

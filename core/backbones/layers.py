@@ -27,8 +27,7 @@ def choose_layers(
         target: the grid of the rule.
 
     Raises:
-        ValueError: a name or grid that the model has not, layers of different grids, or no grid that is
-        fine
+        ValueError: a name or grid that the model has not, layers of different grids, or no grid that is fine
             enough; lists what there is.
     """
     available = sorted({grid for _, grid in layers.values()}, reverse=True)

@@ -19,9 +19,8 @@ class TextGroup:
         tokenizer: of transformers.
         length: columns it has, padding counted.
         offset: of its first column in the row.
-        keep_padding: whether the softmax over text tokens runs over EOT and padding too. A BOS is never
-            kept. If so, the row's last column still is not, as in the reference implementation of
-            Attend-and-Excite.
+        keep_padding: whether the softmax over text tokens runs over EOT and padding too; even then not over
+            the row's last column, as in the reference implementation of Attend-and-Excite. A BOS is never kept.
     """
 
     tokenizer: Any

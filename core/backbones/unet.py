@@ -29,9 +29,8 @@ class UNetBackbone(Backbone):
             a model that breaks the rule.
 
     Raises:
-        ValueError: a UNet that takes something else than text and latents: a distilled one with the
-        guidance scale
-            as input, an inpainting one.
+        ValueError: a UNet that takes something else than text and latents: a distilled one with the guidance
+            scale as input, an inpainting one.
     """
 
     def __init__(self, pipe: Any, attention: AttentionChoice | None = None):
@@ -98,8 +97,7 @@ class UNetBackbone(Backbone):
     ) -> Tensor:
         conditions = dict(added)
         if self.is_xl:
-            # As the stock pipeline: the original and the target size are the image's, and nothing is
-            # cropped.
+            # As the stock pipeline: the original and the target size are the image's, and nothing is cropped.
             height, width = (size * self.pipe.vae_scale_factor for size in model_input.shape[-2:])
             time_ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=embeds.dtype)
             conditions["time_ids"] = time_ids.to(embeds.device).expand(len(model_input), -1)

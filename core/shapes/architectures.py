@@ -138,7 +138,7 @@ def build_sd3(vae: AutoencoderKL) -> StableDiffusion3Pipeline:
     )
     with torch.no_grad():  # adaLN-zero, as DiT trains
         for name, module in transformer.named_modules():
-            if isinstance(module, nn.Linear) and (name.endswith(("norm1.linear", "norm1_context.linear"))):
+            if isinstance(module, nn.Linear) and name.endswith(("norm1.linear", "norm1_context.linear")):
                 module.weight.zero_()
                 module.bias.zero_()
         transformer.norm_out.linear.weight.zero_()

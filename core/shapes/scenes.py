@@ -74,7 +74,7 @@ def sample_scene(rng: np.random.Generator, entities: Sequence[tuple[str, str]]) 
 
 
 def random_entities(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
-    """`count` (noun, colour) pairs; no noun and no colour comes twice."""
+    """`count` (noun, colour) pairs, six at most; no noun and no colour comes twice."""
     nouns = rng.permutation(len(NOUNS))[:count]
     colors = rng.permutation(len(COLORS))[:count]
     return [(NOUNS[noun], COLORS[color]) for noun, color in zip(nouns, colors, strict=True)]
@@ -108,7 +108,10 @@ def render(scenes: Sequence[Scene], size: int = IMAGE_SIZE) -> tuple[NDArray[np.
 
 
 def _place(rng: np.random.Generator, count: int) -> list[tuple[float, float, float]]:
-    low, high = RADII[max(count, 1)]
+    """(x, y, radius) of `count` circles that do not touch; starts over if the first leave no room for the rest."""
+    if count == 0:
+        return []
+    low, high = RADII[count]
     while True:
         circles: list[tuple[float, float, float]] = []
         for _ in range(20 * count):
@@ -119,8 +122,6 @@ def _place(rng: np.random.Generator, count: int) -> list[tuple[float, float, flo
                 circles.append((float(x), float(y), float(radius)))
             if len(circles) == count:
                 return circles
-        if count == 0:
-            return []
 
 
 def _jitter(rng: np.random.Generator, ink: tuple[int, int, int]) -> tuple[int, int, int]:

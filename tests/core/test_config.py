@@ -91,6 +91,8 @@ def test_save_and_load_give_the_same_config(tmp_path: Path):
     assert StepConfig.load(path) == step_config()
     assert json.loads(path.read_text())["refinement"]["iterref"]["step_index"] == 8
     assert [entry.name for entry in path.parent.iterdir()] == ["step.json"]
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode, "readable by whoever may read a plain file"
 
 
 @settings(max_examples=30, deadline=None)

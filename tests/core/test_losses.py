@@ -172,6 +172,11 @@ def test_a_sample_without_entities_has_no_loss(loss):
 
 
 @every_loss
+def test_a_batch_without_entities_has_no_loss(loss):
+    assert loss(torch.zeros(2, 0, 4, 5), torch.zeros(2, 0, dtype=torch.bool)).tolist() == [0, 0]
+
+
+@every_loss
 @pytest.mark.parametrize(
     "given_dtype, expected",
     [

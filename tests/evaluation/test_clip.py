@@ -186,6 +186,15 @@ def test_a_head_that_could_run_code_is_refused(tmp_path, capsys):
     with pytest.raises(ValueError, match="cannot be read as an aesthetic head"):
         AestheticHead(tmp_path / "bad.pth")
     assert "must not run" not in capsys.readouterr().out
+
+
+def test_a_head_that_is_broken_or_another_thing_is_refused(tmp_path):
+    torch.save({"weight": torch.zeros(1, 3), "bias": torch.zeros(1)}, tmp_path / "cut.pth")
+    np.savez(tmp_path / "cut.npz", weight=np.zeros((1, 3)), bias=np.zeros(1))
+    for cut in (tmp_path / "cut.pth", tmp_path / "cut.npz"):
+        cut.write_bytes(cut.read_bytes()[:-100])
+        with pytest.raises(ValueError, match="cannot be read as an aesthetic head"):
+            AestheticHead(cut)
     np.savez(tmp_path / "odd.npz", weight=np.zeros((2, 3)), bias=np.zeros(2))
     with pytest.raises(ValueError, match=r"weight \(1, D\) and bias \(1,\)"):
         AestheticHead(tmp_path / "odd.npz")

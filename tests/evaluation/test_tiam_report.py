@@ -134,6 +134,7 @@ def test_bad_files_are_named(tmp_path):
         ("[]", r"bad\.json is not a per-prompt TIAMv2 file: it has no conf, tiam"),
         ('{"conf": {"0": 0.25}}', r"it has no tiam, n_class_detected"),
         (json.dumps({**BANANA_TABLE, "tiam": {"0": 1.0}}), r"rows are missing in tiam"),
+        (json.dumps({**BANANA_TABLE, "conf": 0.25}), r"rows are missing in .*conf"),
     ]:
         bad.write_text(text)
         with pytest.raises(ValueError, match=message):
