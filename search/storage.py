@@ -8,6 +8,8 @@ from typing import Any, NoReturn
 from pyarrow import ArrowException
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
+from search.secrets import masked
+
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 OBJECT_STORES = frozenset({"s3", "gcs", "abfs"})
 """Filesystems of pyarrow on which a file appears when it is closed, whole, and which can only rename by copying."""
@@ -122,8 +124,8 @@ class Storage:
             if getattr(problem, "errno", None) in NO_ROOM:
                 self._refuse(problem)
             raise ValueError(
-                f"storage.path: cannot write to {self.uri} ({_reason(problem)}); name a folder that can be written "
-                "to, or an object store that this machine may use"
+                f"storage.path: cannot write to {masked(self.uri)} ({_reason(problem)}); name a folder that can be "
+                "written to, or an object store that this machine may use"
             ) from problem
 
     def _refuse(self, problem: Exception) -> NoReturn:
@@ -131,13 +133,13 @@ class Storage:
         if code in NO_ROOM:
             raise OSError(
                 code,
-                f"no room left in {self.uri} ({_reason(problem)}); free some, or name another storage.path, and run "
-                "the same command again: what is stored is not computed again",
+                f"no room left in {masked(self.uri)} ({_reason(problem)}); free some, or name another storage.path, "
+                "and run the same command again: what is stored is not computed again",
             ) from problem
         raise OSError(
             code or errno.EIO,
-            f"cannot write to {self.uri} any more ({_reason(problem)}); make it writable and run the same command "
-            "again: what is stored is not computed again",
+            f"cannot write to {masked(self.uri)} any more ({_reason(problem)}); make it writable and run the same "
+            "command again: what is stored is not computed again",
         ) from problem
 
 
@@ -158,8 +160,8 @@ def _resolve(uri: str) -> tuple[Any, str]:
         filesystem, root = FileSystem.from_uri(uri)
     except (OSError, ValueError) as problem:
         raise ValueError(
-            f"storage.path: {uri} cannot be used ({problem}); it must be a folder, or an address such as "
-            "s3://bucket/prefix"
+            f"storage.path: {masked(uri)} cannot be used ({masked(str(problem))}); it must be a folder, or an address "
+            "such as s3://bucket/prefix"
         ) from problem
     return filesystem, root.rstrip("/")
 

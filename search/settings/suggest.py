@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from search.instances import Part
+from search.secrets import masked
 from search.settings.history import Memory, Watch
 from search.settings.ledger import Batching, Ledger, Spent, TrialRecord
 from search.settings.proposals import Proposals, make_sampler
@@ -245,7 +246,8 @@ class KeystepSearch(OptunaSearch):
             self.trouble = OSError(
                 error.errno,
                 f"the study of the search can no longer be written ({error.strerror or error}): free some room or make "
-                f"{self._spec.storage.path} writable, and run the same command again: it goes on where it stopped",
+                f"{masked(self._spec.storage.path)} writable, and run the same command again: it goes on where it "
+                "stopped",
             )
 
     def _tell_failures(self) -> None:
