@@ -135,7 +135,7 @@ def start_ray(address: str | None = None) -> None:
     """
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        address = address or os.environ.get("RAY_ADDRESS", "local")
+        address = address or os.environ.get("RAY_ADDRESS") or "local"
         if address == "local":
             with _on_loopback():
                 ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
@@ -143,14 +143,19 @@ def start_ray(address: str | None = None) -> None:
         try:
             _knock(address)
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, TimeoutError) as error:
+        except (ConnectionError, TimeoutError, socket.gaierror) as error:
             raise ValueError(
                 f"no Ray cluster answers at {address} ({error}): start one, or correct --address or RAY_ADDRESS"
             ) from error
 
 
 def _knock(address: str) -> None:
-    """Ray itself tries for minutes. ConnectionError or TimeoutError if nothing listens at `host:port`."""
+    """Ray itself tries for minutes.
+
+    Raises:
+        ConnectionError, TimeoutError: nothing listens at `host:port`.
+        socket.gaierror: there is no such host.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
