@@ -35,7 +35,7 @@ PRUNER_OPTIONS: dict[str, dict[str, Any]] = {
     "PatientPruner": {"wrapped_pruner": "MedianPruner", "patience": 0},
     "WilcoxonPruner": {"p_threshold": 0.2},
 }
-NAMES = sorted(name for name in PRUNERS if name is not None)
+NAMES = sorted(PRUNERS)
 
 
 def test_pruners_are_optunas_and_our_own():
