@@ -1,6 +1,7 @@
 """A folder that all workers of a search see: on this machine, on a shared disk, or in an object store (s3://)."""
 
 import errno
+import os
 import uuid
 from pathlib import Path
 from typing import Any, NoReturn
@@ -150,6 +151,11 @@ def local_folder(uri: str) -> Path | None:
     if uri.startswith("file://"):
         return Path(FileSystem.from_uri(uri)[1])
     return None
+
+
+def cache_folder() -> Path:
+    """This machine's own folder, for what is kept here of a storage that is no folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "keystep"
 
 
 def _resolve(uri: str) -> tuple[Any, str]:
