@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from search.settings.history import Memory, Watch
 from search.settings.ledger import Batching, Ledger, Spent, TrialRecord
 from search.settings.proposals import Proposals, make_sampler
 from search.settings.pruning import PRUNERS, PruningTask
+from search.settings.rounds import prompt_numbers, rounds_of
 from search.settings.space import Space
 from search.settings.study import study_name
 from search.spec import SearchSpec
@@ -235,6 +235,7 @@ class KeystepSearch(OptunaSearch):
         Path(checkpoint_path).write_text(json.dumps(self._trial_slots), encoding="utf-8")
 
     def restore(self, checkpoint_path: str) -> None:
+        """Read what `save` wrote."""
         self._trial_slots = json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))
 
     @contextmanager
@@ -266,22 +267,3 @@ def outcomes_of(result: Mapping[str, Any]) -> dict[int, float]:
         return {int(number): float(value) for number, value in dict(result["outcomes"]).items()}
     prefix = "outcomes/"
     return {int(key[len(prefix) :]): float(value) for key, value in result.items() if key.startswith(prefix)}
-
-
-def prompt_numbers(part: Part) -> list[list[int]]:
-    """The instance numbers of each prompt of a part, prompts in block order."""
-    numbers: dict[tuple[str, str], list[int]] = {}
-    for instance in part.instances:
-        numbers.setdefault((instance.set_name, instance.prompt.text), []).append(instance.number)
-    return list(numbers.values())
-
-
-def rounds_of(part: Part) -> list[list[list[int]]]:
-    """`prompt_numbers` in rounds: the first prompt of every set, the second of every set, and so on."""
-    rounds: dict[int, list[list[int]]] = {}
-    places = Counter[str]()
-    for numbers in prompt_numbers(part):
-        name = part.instances[numbers[0]].set_name
-        rounds.setdefault(places[name], []).append(numbers)
-        places[name] += 1
-    return list(rounds.values())
