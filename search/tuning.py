@@ -143,22 +143,20 @@ def start_ray(address: str | None = None) -> None:
         try:
             _knock(address)
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, TimeoutError, socket.gaierror) as error:
+        except (ConnectionError, TimeoutError) as error:
             raise ValueError(
                 f"no Ray cluster answers at {address} ({error}): start one, or correct --address or RAY_ADDRESS"
             ) from error
 
 
 def _knock(address: str) -> None:
-    """Ray itself tries for minutes.
-
-    Raises:
-        ConnectionError, TimeoutError: nothing listens at `host:port`.
-        socket.gaierror: there is no such host.
-    """
+    """Ray itself tries for minutes. ConnectionError if nothing listens at `host:port`, or there is no way to it."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+        except OSError as error:  # an unknown host and an unreachable one have errors of their own
+            raise ConnectionError(str(error)) from error
 
 
 @contextmanager
