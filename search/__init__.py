@@ -2,5 +2,6 @@
 
 `search.runner` is a whole search from preflight to result; `search.tuning` and `search.trial` are its Ray Tune part.
 `search.settings` proposes and prunes, `search.images` draws and scores, `search.selection` chooses, `search.tracking`
-logs, `search.reporting` shows, `search.exporting` and `search.serving` ship. `search.spec` is what the user writes.
+logs, `search.reporting` shows, `search.exporting` and `search.serving` ship, `search.replaying` runs it all again
+without a model. `search.spec` is what the user writes.
 """

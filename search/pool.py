@@ -193,7 +193,7 @@ class _Worker:
 
 def _evaluated(evaluator: BlockEvaluator, refinement: Refinement | None, instances: Sequence[Instance]) -> BlockDone:
     outcomes = dict(evaluator.evaluate(refinement, instances))
-    return BlockDone(refinement, outcomes, frozenset(evaluator.computed) & outcomes.keys(), getpid())
+    return BlockDone(refinement, outcomes, frozenset(evaluator.computed).intersection(outcomes), getpid())
 
 
 def workers_that_fit(resources: ResourcesSpec) -> int:

@@ -157,12 +157,12 @@ class _Search:
         self._show_best()
 
     def _show_best(self) -> None:
-        unrefined, best = f"unrefined {percent(self.found.baselines[0])}", self.found.best
+        unrefined, best = f"unrefined {_percent(self.found.baselines[0])}", self.found.best
         if best is None:
             self.view.best(unrefined)
         else:
             name = "GSNg alone" if best.slot is None else f"slot {best.slot}"
-            self.view.best(f"{name}: {percent(best)}, {unrefined}")
+            self.view.best(f"{name}: {_percent(best)}, {unrefined}")
 
     def _confirm(self, pool: WorkerPool, choice: Choice) -> None:
         """The winner, its runner-up and the baseline on prompts that no choice has seen."""
@@ -189,7 +189,7 @@ def _view(spec: SearchSpec, stream: TextIO | None) -> SearchView:
     return SearchView(Watched(f"{spec.name} ({spec.search_id})", spec.search.trials), stream)
 
 
-def percent(row: SettingRow) -> str:
+def _percent(row: SettingRow) -> str:
     """TIAM of a setting with its interval, per cent."""
     assert row.tiam is not None
     return f"{100 * row.tiam.mean:.1f} % [{100 * row.tiam.low:.1f}, {100 * row.tiam.high:.1f}]"

@@ -8,7 +8,7 @@ MASK = "***"
 # Up to the last @ before a blank or quote: passwords that should have been percent-encoded hold / and @ too.
 _USER_INFO = re.compile(r"(?<=://)[^\s\"'<>]*@")
 _NAMED = re.compile(
-    r"(?i)\b(\w*(?:password|passwd|pwd|secret|token|api[_-]?key|access[_-]?key(?:[_-]?id)?|credentials?))"
+    r"(?i)\b(\w*(?:password|passwd|pwd|secret(?:[_-]?key)?|token|api[_-]?key|access[_-]?key(?:[_-]?id)?|credentials?))"
     r"(\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s&;,\"']+)"
 )
 
@@ -17,7 +17,7 @@ def masked(value: Any) -> Any:
     """The same value with the secrets in its texts replaced by `***`, at any depth of mappings and lists.
 
     A secret is what stands between `://` and `@` of an address, and what follows `password=`, `token=`,
-    `secret=`, `api_key=`, `access_key=` and the like, or stands in a mapping under such a name.
+    `secret=`, `secret_key=`, `api_key=`, `access_key=` and the like, or stands in a mapping under such a name.
     """
     if isinstance(value, str):
         return _NAMED.sub(rf"\1\2{MASK}", _USER_INFO.sub(f"{MASK}@", value))

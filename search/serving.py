@@ -12,6 +12,7 @@ from pathlib import Path
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 import core
 import keystep
@@ -107,8 +108,8 @@ def register(
         conditions = f"tags.`{SEARCH_TAG}` = '{spec.search_id}' and tags.`{ATTEMPT_TAG}` != ''"
         for run in client.search_runs([experiment], conditions, max_results=1):  # the newest
             client.set_tag(run.info.run_id, "keystep.registered_model", f"{name}, version {made.version}")
-    except MlflowException as error:
-        raise ValueError(f"MLflow at {masked(store)} did not register {name!r}: {masked(error.message)}") from error
+    except (MlflowException, SQLAlchemyError) as error:
+        raise ValueError(f"MLflow at {masked(store)} did not register {name!r}: {masked(str(error))}") from error
     finally:
         mlflow.set_tracking_uri(before)
     version = int(made.version)

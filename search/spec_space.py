@@ -67,10 +67,10 @@ def _gsng(value: object) -> object:
     return GSNg() if value in ("on", True) else value
 
 
-def _different(values: Any, what: str = "values") -> Any:
+def _different(values: Any) -> Any:
     if isinstance(values, tuple):
         if not values:
-            raise ValueError(f"must list at least one of its {what}")
+            raise ValueError("must list at least one of its values")
         twice = [value for place, value in enumerate(values) if value in values[:place]]
         if twice:
             raise ValueError(f"lists {twice[0]!r} twice")

@@ -3,6 +3,7 @@
 import inspect
 import re
 import textwrap
+from collections.abc import Hashable
 from typing import Any
 
 import yaml
@@ -22,6 +23,8 @@ class SpecLoader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)  # pyright: ignore[reportUnknownMemberType]
+            if not isinstance(key, Hashable):
+                break  # which the base class refuses in its own words
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", key_node.start_mark)
             seen.add(key)

@@ -1,12 +1,15 @@
 """A folder that all workers of a search see: on this machine, on a shared disk, or in an object store (s3://)."""
 
 import errno
+import os
 import uuid
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pyarrow import ArrowException
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
+
+from search.secrets import masked
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 OBJECT_STORES = frozenset({"s3", "gcs", "abfs"})
@@ -122,8 +125,8 @@ class Storage:
             if getattr(problem, "errno", None) in NO_ROOM:
                 self._refuse(problem)
             raise ValueError(
-                f"storage.path: cannot write to {self.uri} ({_reason(problem)}); name a folder that can be written "
-                "to, or an object store that this machine may use"
+                f"storage.path: cannot write to {masked(self.uri)} ({_reason(problem)}); name a folder that can be "
+                "written to, or an object store that this machine may use"
             ) from problem
 
     def _refuse(self, problem: Exception) -> NoReturn:
@@ -131,13 +134,13 @@ class Storage:
         if code in NO_ROOM:
             raise OSError(
                 code,
-                f"no room left in {self.uri} ({_reason(problem)}); free some, or name another storage.path, and run "
-                "the same command again: what is stored is not computed again",
+                f"no room left in {masked(self.uri)} ({_reason(problem)}); free some, or name another storage.path, "
+                "and run the same command again: what is stored is not computed again",
             ) from problem
         raise OSError(
             code or errno.EIO,
-            f"cannot write to {self.uri} any more ({_reason(problem)}); make it writable and run the same command "
-            "again: what is stored is not computed again",
+            f"cannot write to {masked(self.uri)} any more ({_reason(problem)}); make it writable and run the same "
+            "command again: what is stored is not computed again",
         ) from problem
 
 
@@ -150,6 +153,11 @@ def local_folder(uri: str) -> Path | None:
     return None
 
 
+def cache_folder() -> Path:
+    """This machine's own folder, for what is kept here of a storage that is no folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "keystep"
+
+
 def _resolve(uri: str) -> tuple[Any, str]:
     folder = local_folder(uri)
     if folder is not None:
@@ -158,8 +166,8 @@ def _resolve(uri: str) -> tuple[Any, str]:
         filesystem, root = FileSystem.from_uri(uri)
     except (OSError, ValueError) as problem:
         raise ValueError(
-            f"storage.path: {uri} cannot be used ({problem}); it must be a folder, or an address such as "
-            "s3://bucket/prefix"
+            f"storage.path: {masked(uri)} cannot be used ({masked(str(problem))}); it must be a folder, or an address "
+            "such as s3://bucket/prefix"
         ) from problem
     return filesystem, root.rstrip("/")
 

@@ -1,12 +1,11 @@
 """Find a search's result by its id, its name or where it lies."""
 
-import os
 from pathlib import Path
 
 from search.result import FILE_NAME, SearchResult
 from search.secrets import masked
 from search.spec import SearchSpec, StorageSpec
-from search.storage import Storage, local_folder
+from search.storage import Storage, cache_folder, local_folder
 
 SEARCHES = "searches"
 LEAST_PREFIX = 4  # characters of an id
@@ -20,10 +19,7 @@ def search_folder(storage: str, search_id: str, *, read_only: bool = False) -> S
 
 def local_search_folder(spec: SearchSpec) -> Path:
     """Where this machine keeps what waits to be sent: the search's folder, or for an object store one of the user's."""
-    root = (
-        local_folder(spec.storage.path) or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "keystep"
-    )
-    return root / SEARCHES / spec.search_id
+    return (local_folder(spec.storage.path) or cache_folder()) / SEARCHES / spec.search_id
 
 
 def stored_result(spec: SearchSpec) -> SearchResult | None:

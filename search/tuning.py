@@ -135,7 +135,7 @@ def start_ray(address: str | None = None) -> None:
     """
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        address = address or os.environ.get("RAY_ADDRESS", "local")
+        address = address or os.environ.get("RAY_ADDRESS") or "local"
         if address == "local":
             with _on_loopback():
                 ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
@@ -150,10 +150,13 @@ def start_ray(address: str | None = None) -> None:
 
 
 def _knock(address: str) -> None:
-    """Ray itself tries for minutes. ConnectionError or TimeoutError if nothing listens at `host:port`."""
+    """Ray itself tries for minutes. ConnectionError if nothing listens at `host:port`, or there is no way to it."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+        except OSError as error:  # an unknown host and an unreachable one have errors of their own
+            raise ConnectionError(str(error)) from error
 
 
 @contextmanager

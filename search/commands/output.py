@@ -13,11 +13,6 @@ if TYPE_CHECKING:
 FILE_WIDTH = 140  # characters of a line where there is no terminal
 
 
-def percent(estimate: "Estimate") -> str:
-    """The mean and its interval in per cent, as in "44.7 [42.1, 47.3]"."""
-    return f"{100 * estimate.mean:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
-
-
 def interval_text(estimate: "Estimate") -> str:
     """The mean and its interval as they are, as in "0.261 [0.258, 0.264]"."""
     return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"

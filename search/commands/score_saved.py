@@ -6,7 +6,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from search.commands.output import percent, write_json
+from search.commands.output import write_json
+from search.reporting.estimate_text import percent_with_interval
 
 
 def score_saved(folder: Path, out: Path | None) -> None:
@@ -24,7 +25,7 @@ def score_saved(folder: Path, out: Path | None) -> None:
             table.add_column("without colours, %", justify="right")
             columns.append(kind.without_colors)
         for confidence, *estimates in zip(kind.confidences, *columns, strict=True):
-            table.add_row(f"{confidence:g}", *map(percent, estimates))
+            table.add_row(f"{confidence:g}", *map(percent_with_interval, estimates))
         console.print(table)
     if out is not None:
         write_json(out, {kind.name: asdict(kind) for kind in saved})

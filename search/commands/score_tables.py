@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from search.commands.output import interval_text, percent
+from search.commands.output import interval_text
+from search.reporting.estimate_text import percent_with_interval
 
 if TYPE_CHECKING:
     from evaluation.scoring import SetScore
@@ -27,7 +28,7 @@ def score_table(scored: "SetScore", detector: str) -> Table:
     if scored.colored():
         table.add_column("without colours, %", justify="right")
     for confidence, row in zip(scored.confidences, rows, strict=True):
-        table.add_row(f"{confidence:g}", *(percent(estimate) for estimate in row.values()))
+        table.add_row(f"{confidence:g}", *map(percent_with_interval, row.values()))
     return table
 
 

@@ -1,6 +1,5 @@
 """The models of a search, loaded once a process, whoever asks."""
 
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from core.generation import load_pipeline
 from evaluation.detector import Detector
 from evaluation.detectors import load_detector
 from search.spec import ModelSpec, SearchSpec, StorageSpec
-from search.storage import local_folder
+from search.storage import cache_folder, local_folder
 
 
 def use_threads(cpus: float) -> None:
@@ -71,11 +70,7 @@ def latents_folder(storage: StorageSpec) -> Path:
 
 def kept_folder(storage: StorageSpec, name: str) -> Path:
     """Where a worker keeps what can be made again: under the storage's path if that is a folder, else in the cache."""
-    folder = local_folder(storage.path)
-    if folder is not None:
-        return folder / name
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "keystep" / name
+    return (local_folder(storage.path) or cache_folder()) / name
 
 
 def _device(device: str | None) -> str:

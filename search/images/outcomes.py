@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 
 from core.config import Refinement
 from core.prompts import Entity, Prompt
+from search.secrets import masked
 from search.storage import Storage
 
 FORMAT = 1
@@ -177,8 +178,8 @@ class OutcomeStore:
                 known.outcomes.update(_parse(content))
             except (KeyError, TypeError, ValueError) as problem:
                 warnings.warn(
-                    f"the outcomes in {self._storage.uri}/{folder}/{name} are damaged ({problem!r}) and will be "
-                    "computed again; the file can be removed",
+                    f"the outcomes in {masked(self._storage.uri)}/{folder}/{name} are damaged ({problem!r}) and will "
+                    "be computed again; the file can be removed",
                     stacklevel=3,
                 )
 

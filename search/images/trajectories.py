@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from core.backbones.conditioning import Conditioning
 from core.config import Refinement
@@ -143,12 +143,12 @@ class Trajectories:
             sample.point = after.select([row])
 
 
+@dataclass(eq=False)
 class _Batch:
     """Samples, and the conditioning of each in the same order."""
 
-    def __init__(self, samples: list[Sample], conditioning: Conditioning):
-        self.samples = samples
-        self.conditioning = conditioning
+    samples: list[Sample]
+    conditioning: Conditioning
 
 
 def _note_failures(samples: Sequence[Sample], traces: Sequence[StepTrace]) -> None:

@@ -47,7 +47,7 @@ def pictures_of(result: SearchResult, validation: Part, held_out: Part, folder: 
     """The pictures of a finished search, the sheet first; none without a winner.
 
     The sheet shows held-out instances: what the winner repaired, and some that it spoilt or left. The slider shows
-    the same few validation instances refined at every step of the space, with the winner's other settings.
+    the same few validation instances refined at every step of the schedule, with the winner's other settings.
     """
     if result.held_out is None or result.chosen is None or result.chosen.winner is None:
         return []

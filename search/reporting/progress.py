@@ -90,7 +90,6 @@ class SearchView:
     def __init__(self, watched: Watched, stream: TextIO | None = None):
         self.watched = watched
         self._console = Console(file=stream or sys.stderr, highlight=False)
-        self._live: Live | None = None
         self._said = 0.0
 
     @contextmanager
@@ -99,17 +98,13 @@ class SearchView:
         if not self._console.is_terminal:
             yield self
             return
-        with Live(
-            console=self._console, get_renderable=self.render, refresh_per_second=4, redirect_stdout=False
-        ) as self._live:
+        with Live(console=self._console, get_renderable=self.render, refresh_per_second=4, redirect_stdout=False):
             yield self
-        self._live = None
 
     def stage(self, name: str, total: int = 0) -> None:
         """A new stage begins; `total` blocks make it up."""
-        now = time.monotonic()
         self.watched.stage, self.watched.done, self.watched.total = name, 0, total
-        self.watched.stage_started = now
+        self.watched.stage_started = time.monotonic()
         self._say(always=True)
 
     def advance(self, blocks: int = 1, spent: float = 0.0, plain: float = 0.0) -> None:

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from evaluation.metric_names import METRICS
 from evaluation.statistics import Comparison, Estimate
+from search.reporting.estimate_text import percent_with_interval
 from search.reporting.plots import CurvePoint
 from search.reporting.report_formats import Block, Command, Figure, Report, Section, Table, to_rich
 from search.reporting.settings_text import setting_text
@@ -79,15 +80,7 @@ def held_out_table(result: SearchResult) -> Table | None:
     held_out = result.held_out
     if held_out is None:
         return None
-    rows = [
-        _confirmed(result, name, confirmed)
-        for name, confirmed in (
-            ("unrefined", held_out.baseline),
-            ("winner", held_out.winner),
-            ("runner-up", held_out.runner_up),
-        )
-        if confirmed is not None
-    ]
+    rows = [_confirmed(result, name, confirmed) for name, confirmed in held_out.settings.items()]
     tiam = held_out.baseline.tiam
     return Table(
         ("", "Setting", ">TIAM, %", ">Gain, points", ">p", ">s/image", ">Evaluations/image"),
@@ -120,12 +113,10 @@ def sets_table(result: SearchResult) -> Table | None:
     held_out = result.held_out
     if held_out is None:
         return None
-    columns = [("unrefined", held_out.baseline), ("winner", held_out.winner), ("runner-up", held_out.runner_up)]
-    shown = [(name, confirmed) for name, confirmed in columns if confirmed is not None]
     return Table(
-        ("Prompt set", *(f">{name}, %" for name, _ in shown)),
+        ("Prompt set", *(f">{name}, %" for name in held_out.settings)),
         [
-            (name, *(percent_with_interval(confirmed.by_set[name]) for _, confirmed in shown))
+            (name, *(percent_with_interval(confirmed.by_set[name]) for confirmed in held_out.settings.values()))
             for name in held_out.baseline.by_set
         ],
     )
@@ -159,11 +150,6 @@ def settings_table(result: SearchResult, shown: int | None = SHOWN) -> Table:
         "On validation prompts, where the settings were chosen: the best of many is flattered by chance."
         + (f" {left} more are in result.json." if left else ""),
     )
-
-
-def percent_with_interval(estimate: Estimate) -> str:
-    """As in "44.7 [42.1, 47.3]", per cent."""
-    return f"{100 * estimate.mean:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
 def _as_it_is(estimate: Estimate) -> str:

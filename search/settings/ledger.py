@@ -55,7 +55,9 @@ class TrialRecord:
 class Batching(Protocol):
     """A log that can take several appends as one: see `search.settings.journal`."""
 
-    def batch(self) -> AbstractContextManager[None]: ...
+    def batch(self) -> AbstractContextManager[None]:
+        """While open, appends are collected; they are written together when it closes."""
+        ...
 
 
 class Ledger:
@@ -90,9 +92,11 @@ class Ledger:
         return self._storage.get_trial(self._ids[slot])
 
     def state(self, slot: int) -> State:
+        """How far a trial has come."""
         return _STATES[self.trial(slot).state]
 
     def refinement(self, slot: int) -> Refinement:
+        """The setting that a trial evaluates."""
         return Refinement.model_validate(self.trial(slot).user_attrs["refinement"])
 
     def unfinished(self) -> list[int]:
@@ -144,6 +148,7 @@ class Ledger:
         return self.record(slot)
 
     def record(self, slot: int) -> TrialRecord:
+        """A trial as it stands."""
         trial = self.trial(slot)
         values = dict(sorted(trial.intermediate_values.items()))
         blocks = trial.user_attrs.get("blocks", {}).values()

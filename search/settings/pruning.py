@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ class PruningTask:
 
     @property
     def num_instances(self) -> int:
+        """Of all blocks."""
         return sum(self.block_sizes)
 
 
@@ -83,8 +84,7 @@ def _optuna(name: str, task: PruningTask) -> Pruning:
     if isinstance(wrapped, str):
         if wrapped == "paired" or wrapped not in PRUNERS:
             raise ValueError(f"search.pruner_options.wrapped_pruner must be a pruner of Optuna, got {wrapped!r}")
-        inner = PRUNERS[wrapped](task if wrapped == "none" else _without_options(task))
-        options["wrapped_pruner"] = inner.pruner
+        options["wrapped_pruner"] = PRUNERS[wrapped](replace(task, options={})).pruner
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
@@ -95,12 +95,7 @@ def _optuna(name: str, task: PruningTask) -> Pruning:
             raise ValueError(f"search.pruner_options of {name}: {error}") from None
 
 
-def _without_options(task: PruningTask) -> PruningTask:
-    return PruningTask(**{**task.__dict__, "options": {}})
-
-
-PRUNERS: dict[str | None, Callable[[PruningTask], Pruning]] = {
-    None: _none,
+PRUNERS: dict[str, Callable[[PruningTask], Pruning]] = {
     "none": _none,
     "paired": _paired,
     **{

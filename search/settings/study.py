@@ -4,6 +4,7 @@ from optuna import Study, load_study
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
+from search.secrets import masked
 from search.settings.journal import LOG, ObjectJournal
 from search.storage import Storage, local_folder
 
@@ -24,13 +25,13 @@ def read_study(path: str, search_id: str) -> Study:
     """
     folder = local_folder(path)
     if folder is None:
-        backend: BaseJournalBackend = ObjectJournal(Storage(path), f"searches/{search_id}/study")
+        backend: BaseJournalBackend = ObjectJournal(Storage(path, read_only=True), f"searches/{search_id}/study")
     else:
         log = folder / "searches" / search_id / LOG
         if not log.exists():
-            raise ValueError(f"search {search_id} has no trials yet in {path}")
+            raise ValueError(f"search {search_id} has no trials yet in {masked(path)}")
         backend = JournalFileBackend(str(log))
     try:
         return load_study(study_name=study_name(search_id), storage=JournalStorage(backend))
     except KeyError:
-        raise ValueError(f"search {search_id} has no trials yet in {path}") from None
+        raise ValueError(f"search {search_id} has no trials yet in {masked(path)}") from None

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +12,12 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from search.instances import Part
+from search.secrets import masked
 from search.settings.history import Memory, Watch
 from search.settings.ledger import Batching, Ledger, Spent, TrialRecord
 from search.settings.proposals import Proposals, make_sampler
 from search.settings.pruning import PRUNERS, PruningTask
+from search.settings.rounds import prompt_numbers, rounds_of
 from search.settings.space import Space
 from search.settings.study import study_name
 from search.spec import SearchSpec
@@ -234,6 +235,7 @@ class KeystepSearch(OptunaSearch):
         Path(checkpoint_path).write_text(json.dumps(self._trial_slots), encoding="utf-8")
 
     def restore(self, checkpoint_path: str) -> None:
+        """Read what `save` wrote."""
         self._trial_slots = json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))
 
     @contextmanager
@@ -245,7 +247,8 @@ class KeystepSearch(OptunaSearch):
             self.trouble = OSError(
                 error.errno,
                 f"the study of the search can no longer be written ({error.strerror or error}): free some room or make "
-                f"{self._spec.storage.path} writable, and run the same command again: it goes on where it stopped",
+                f"{masked(self._spec.storage.path)} writable, and run the same command again: it goes on where it "
+                "stopped",
             )
 
     def _tell_failures(self) -> None:
@@ -264,22 +267,3 @@ def outcomes_of(result: Mapping[str, Any]) -> dict[int, float]:
         return {int(number): float(value) for number, value in dict(result["outcomes"]).items()}
     prefix = "outcomes/"
     return {int(key[len(prefix) :]): float(value) for key, value in result.items() if key.startswith(prefix)}
-
-
-def prompt_numbers(part: Part) -> list[list[int]]:
-    """The instance numbers of each prompt of a part, prompts in block order."""
-    numbers: dict[tuple[str, str], list[int]] = {}
-    for instance in part.instances:
-        numbers.setdefault((instance.set_name, instance.prompt.text), []).append(instance.number)
-    return list(numbers.values())
-
-
-def rounds_of(part: Part) -> list[list[list[int]]]:
-    """`prompt_numbers` in rounds: the first prompt of every set, the second of every set, and so on."""
-    rounds: dict[int, list[list[int]]] = {}
-    places = Counter[str]()
-    for numbers in prompt_numbers(part):
-        name = part.instances[numbers[0]].set_name
-        rounds.setdefault(places[name], []).append(numbers)
-        places[name] += 1
-    return list(rounds.values())

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from evaluation.statistics import Estimate
+from search.reporting.estimate_text import percent_with_interval
 from search.reporting.settings_text import setting_text
 from search.tracking.run_fields import metric_name
 
 if TYPE_CHECKING:
     from search.result import Chosen
-    from search.selection import Confirmed, HeldOut
+    from search.selection import HeldOut
     from search.spec import SearchSpec
 
 
@@ -52,20 +52,14 @@ def _note(spec: "SearchSpec", chosen: "Chosen", held_out: "HeldOut | None", expo
 
 def _table(held_out: "HeldOut") -> list[str]:
     """Held-out TIAM of every setting, over all sets and by set, per cent with 95 % intervals; cost an image."""
-    columns: dict[str, Confirmed] = {"unrefined": held_out.baseline, "winner": held_out.winner}
-    if held_out.runner_up is not None:
-        columns["runner-up"] = held_out.runner_up
+    columns = held_out.settings
     rows = [["TIAM on held-out prompts, %", *columns], ["---", *("---:" for _ in columns)]]
-    rows.append(["all sets", *(_percent(confirmed.tiam) for confirmed in columns.values())])
+    rows.append(["all sets", *(percent_with_interval(confirmed.tiam) for confirmed in columns.values())])
     for name in held_out.baseline.by_set:
-        cells = [_percent(confirmed.by_set[name]) for confirmed in columns.values()]
+        cells = [percent_with_interval(confirmed.by_set[name]) for confirmed in columns.values()]
         rows.append([metric_name(name).replace("_", " "), *cells])
     evaluations = [f"{confirmed.measured.evaluations_per_image:.0f}" for confirmed in columns.values()]
     rows.append(["denoiser evaluations an image", *evaluations])
     seconds = [f"{confirmed.measured.seconds_per_image:.3g}" for confirmed in columns.values()]
     rows.append(["seconds an image", *seconds])
     return [f"| {' | '.join(row)} |" for row in rows]
-
-
-def _percent(estimate: Estimate) -> str:
-    return f"{100 * estimate.mean:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"

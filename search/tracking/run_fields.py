@@ -75,11 +75,12 @@ def trial_name(slot: int, refinement: Refinement, timesteps: Sequence[float]) ->
 def estimates(part: "Part", values: Mapping[int, float], num_resamples: int = NUM_RESAMPLES) -> dict[str, Estimate]:
     """TIAM with its interval for every prompt set by name, and over all of them as `""`.
 
+    Over all sets it is the mean of the sets' means where all have equally many prompts, as blocks have.
+
     Args:
         part: that `values` belong to.
         values: outcome (0 or 1) by instance number, at least one; instances that are missing count for nothing.
-
-    Over all sets it is the mean of the sets' means where all have equally many prompts, as blocks have.
+        num_resamples: of the bootstrap that intervals come from.
     """
     matrices = {name: matrix for name, matrix in part.set_matrices(values).items() if len(matrix)}
     matrices = {"": np.concatenate(list(matrices.values())), **matrices}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from search.spec import SearchSpec
 
 PACKAGES = ("keystep", "torch", "diffusers", "transformers", "ray", "optuna", "mlflow", "numpy")
-UNREFINED, GSNG_ALONE = "baseline", "gsng"
+BASELINE, GSNG_ALONE = "baseline", "gsng"  # slots of what was run before the trials
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 import logging
 import os
+import ssl
 import threading
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import TYPE_CHECKING
 
 from search.secrets import masked
@@ -138,13 +140,23 @@ def _first_line(error: Exception) -> str:
 
 
 def probe(uri: str) -> None:
-    """Fail fast on a server that does not answer: MLflow itself would wait and retry for minutes."""
+    """Fail fast on a server that does not answer: MLflow itself would wait and retry for minutes.
+
+    Raises:
+        OSError: it does not answer, or not in HTTP, or the address is none.
+    """
     if uri.startswith(("http://", "https://")):
         try:
             with urllib.request.urlopen(health_page(uri), timeout=PROBE_SECONDS):
                 pass
         except urllib.error.HTTPError:
             return  # it answers; whoever stands before it may know no /health
+        except urllib.error.URLError as error:
+            # It answers; which certificates to trust, MLflow is told by variables of its own.
+            if not isinstance(error.reason, ssl.SSLCertVerificationError):
+                raise
+        except HTTPException as error:
+            raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def set_up_mlflow() -> None:

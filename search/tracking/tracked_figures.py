@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from search.reporting import plots
 from search.settings.space import Space
+from search.settings.study import study_name
 from search.tracking.run_fields import estimates, metric_name
-from search.tracking.search_facts import UNREFINED, Tally
+from search.tracking.search_facts import BASELINE, Tally
 from search.tracking.study_plots import study_of, write_study_plots
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def draw_search(tally: Tally, held_out: Mapping[str, Mapping[int, float]], folde
         held_out: outcomes by instance number of the held-out part, of `baseline` and `winner`; may be empty.
     """
     facts = tally.facts
-    name, baseline = facts.spec.name, tally.estimate(UNREFINED)
+    name, baseline = facts.spec.name, tally.estimate(BASELINE)
     made: list[Path] = []
     if points := tally.curve():
         title = f"{name}: TIAM by the step that is refined"
@@ -36,7 +37,7 @@ def draw_search(tally: Tally, held_out: Mapping[str, Mapping[int, float]], folde
         before, after = (_by_set(facts.held_out, held_out[side]) for side in ("baseline", "winner"))
         figure = plots.sets_before_after(before, after, title=f"{name}: held-out prompts, before and after")
         made.append(plots.save(figure, folder / "held_out.png"))
-    study = study_of(f"keystep-{facts.spec.search_id}", tally.ended, Space(facts.spec, facts.timesteps).distributions())
+    study = study_of(study_name(facts.spec.search_id), tally.ended, Space(facts.spec, facts.timesteps).distributions())
     if write_study_plots(study, folder / "study.html"):
         made.append(folder / "study.html")
     return made

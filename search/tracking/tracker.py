@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from core.config import GSNg, Refinement
 from search.secrets import masked
 from search.tracking.run_fields import metric_values
-from search.tracking.search_facts import GSNG_ALONE, UNREFINED, SearchFacts, git_commit, versions
+from search.tracking.search_facts import BASELINE, GSNG_ALONE, SearchFacts, git_commit, versions
 from search.tracking.sender import Sender
 from search.tracking.spool import Spool, event
 from search.tracking.tracking_uri import tracking_uri
@@ -127,7 +127,7 @@ class Tracker:
     ) -> None:
         """The unrefined model, or GSNg alone, on the validation instances: outcomes by instance number, and cost."""
         plain = None if gsng is None else gsng.model_dump(mode="json")
-        slot = UNREFINED if plain is None else f"{GSNG_ALONE}-{sha256(repr(plain).encode()).hexdigest()[:6]}"
+        slot = BASELINE if plain is None else f"{GSNG_ALONE}-{sha256(repr(plain).encode()).hexdigest()[:6]}"
         data = _outcomes(values) | {"slot": slot, "gsng": plain}
         self._tell(slot, "baseline", data | _cost(evaluations, evaluations_alone, seconds))
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 from search.secrets import MASK, masked
@@ -160,7 +162,9 @@ def _answers(address: str) -> bool:
             return True
     except urllib.error.HTTPError as error:
         return error.code in (401, 403, 404)  # something answers, which wants a password or knows no /health
-    except OSError:
+    except urllib.error.URLError as error:
+        return isinstance(error.reason, ssl.SSLCertVerificationError)  # it answers; the browser may trust it
+    except (OSError, HTTPException):
         return False
 
 

@@ -201,7 +201,7 @@ def test_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_room(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand pages more")
 
-    monkeypatch.setattr("search.pictures.pictures", no_room)
+    monkeypatch.setattr("search.reporting.pictures.pictures", no_room)
     arguments = ["generate", TEXT, "--out", "pictures"]
     result = CliRunner().invoke(build_app(), arguments)
     assert result.exit_code == 1

@@ -13,8 +13,8 @@ from optuna.trial import TrialState
 
 from search.settings.journal import open_journal
 from search.settings.pruning import PRUNERS
+from search.settings.rounds import prompt_numbers
 from search.settings.study import read_study
-from search.settings.suggest import prompt_numbers
 from tests.search.by_hand import Stopped, drive
 from tests.search.small_search import make_spec, study_folder, summary, surroundings, told, winner
 from tests.search.stand_in import outcome
@@ -35,7 +35,7 @@ PRUNER_OPTIONS: dict[str, dict[str, Any]] = {
     "PatientPruner": {"wrapped_pruner": "MedianPruner", "patience": 0},
     "WilcoxonPruner": {"p_threshold": 0.2},
 }
-NAMES = sorted(name for name in PRUNERS if name is not None)
+NAMES = sorted(PRUNERS)
 
 
 def test_pruners_are_optunas_and_our_own():
