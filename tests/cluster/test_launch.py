@@ -141,6 +141,16 @@ def test_mistakes_are_told_plainly(target: str, options: list[str], said: str, t
     told = refused(tmp_path, target, *options)
     assert said in told
     assert "Traceback" not in told
+    assert SECRET not in told
+
+
+def test_a_password_in_the_address_from_the_environment_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", f"http://me:{SECRET}@host:8265")
+    told = refused(tmp_path, "ray", *GIVEN["ray"])
+    assert "RAY_API_SERVER_ADDRESS is not a valid RayOptions" in told
+    assert SECRET not in told
 
 
 def test_a_built_in_spec_uses_all_the_machine_unless_told_otherwise(tmp_path: Path) -> None:
