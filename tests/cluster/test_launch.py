@@ -212,6 +212,17 @@ esac
     assert keystep(*arguments).exit_code == 0
 
 
+def test_a_search_whose_last_place_is_gone_says_how_to_launch_it_again(tmp_path: Path, own_state: Path) -> None:
+    """A Ray cluster that was taken down answers no more, and must not keep its searches from going elsewhere."""
+    identity, gone = search_id(tmp_path), {"address": "http://127.0.0.1:9", "job": "7"}
+    launched = "2026-01-01T00:00:00+00:00"
+    Launch(target="ray", search_id=identity, name="tiny", storage="/", handle=gone, launched=launched).save()
+    done = keystep("launch", spec_in(tmp_path), "--target", "ray", "--address", "http://127.0.0.1:10", *GIVEN["ray"])
+    said = " ".join(done.output.split())
+    assert done.exit_code == 2 and "no Ray cluster answers at http://127.0.0.1:9" in said
+    assert f"remove {own_state / 'keystep' / 'launches' / f'{identity}.json'} and launch it again" in said
+
+
 def remembered(search_id: str, name: str, launched: str) -> Launch:
     known = Launch(
         target="slurm", search_id=search_id, name=name, storage="/shared", handle={"job": "7"}, launched=launched
