@@ -101,7 +101,8 @@ def memory(spec: SearchSpec, found: Mapping[str, WorkFacts], nodes: Mapping[str,
         if needs[-1][0] > 1:
             trouble[node] = told
     if trouble:
-        advice = f"lower resources.batch_size from {spec.resources.batch_size}, or give a worker more of its GPU or node"
+        size = spec.resources.batch_size
+        advice = f"lower resources.batch_size from {size}, or give a worker more of its GPU or node"
         return Check("memory", False, _told(trouble), advice)
     if not needs:
         return Check("memory", False, "not measured", "see model, detector, prompts")
