@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cluster.launches import Launch, launched, now
+from cluster.launches import Launch, launch_file, launched, now
 from cluster.targets import TARGETS, Options, Submission
 from core.frozen import did_you_mean
 from search.secrets import masked
@@ -52,18 +52,10 @@ def launch(spec: SearchSpec, target: str, submission: Submission) -> Launch:
     Returns when it is handed over; from the target `local` when the search has ended.
 
     Raises:
-        ValueError: it is at work already, or the target cannot be reached or refuses it; says what to do.
+        ValueError: it is at work already, or the place of its last launch does not say, or the target cannot be reached
+            or refuses it; says what to do.
     """
-    before = launched(spec.search_id)
-    if before is not None:
-        place = TARGETS[before.target]
-        state = place.state(before.handle)
-        if state.active:
-            raise ValueError(
-                f"this search is {state.phase} already, launched to {before.target} on {before.launched} "
-                f"({state.detail}): follow it with keystep logs {spec.search_id} --follow, or end it with keystep stop "
-                f"{spec.search_id}"
-            )
+    _refuse_twice(spec.search_id)
 
     def remembered(handle: dict[str, str]) -> Launch:
         known = Launch(
@@ -80,6 +72,26 @@ def launch(spec: SearchSpec, target: str, submission: Submission) -> Launch:
     if not TARGETS[target].keeps_going:
         remembered(submission.handle)  # so that another terminal finds it while it runs here
     return remembered(TARGETS[target].submit(submission))
+
+
+def _refuse_twice(search_id: str) -> None:
+    """Refuse a search that may still be at work where it was launched last."""
+    before = launched(search_id)
+    if before is None:
+        return
+    when = f"launched to {before.target} on {before.launched}"
+    try:
+        state = TARGETS[before.target].state(before.handle)
+    except ValueError as error:
+        raise ValueError(
+            f"whether this search, {when}, is still at work cannot be told: {error}\n"
+            f"If you know that it is not, remove {launch_file(search_id)} and launch it again"
+        ) from None
+    if state.active:
+        raise ValueError(
+            f"this search is {state.phase} already, {when} ({state.detail}): follow it with keystep logs {search_id} "
+            f"--follow, or end it with keystep stop {search_id}"
+        )
 
 
 def flag(name: str) -> str:

@@ -31,7 +31,7 @@ class Launch(FrozenModel):
 
     def save(self) -> None:
         """Remember it, in place of an earlier launch of the same search."""
-        write_json(launches_folder() / f"{self.search_id}.json", self.model_dump(mode="json"))
+        write_json(launch_file(self.search_id), self.model_dump(mode="json"))
 
 
 def launches_folder() -> Path:
@@ -42,7 +42,13 @@ def launches_folder() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "keystep" / "launches"
 
 
+def launch_file(search_id: str) -> Path:
+    """Where the last launch of a search is remembered."""
+    return launches_folder() / f"{search_id}.json"
+
+
 def now() -> str:
+    """The time of a launch: UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -74,7 +80,7 @@ def find_launch(search: str) -> Launch:
 
 def launched(search_id: str) -> Launch | None:
     """The last launch of a search, if there was one from here. Errors as `find_launch`'s."""
-    path = launches_folder() / f"{search_id}.json"
+    path = launch_file(search_id)
     return _read(path) if path.is_file() else None
 
 

@@ -101,8 +101,9 @@ def memory(spec: SearchSpec, found: Mapping[str, WorkFacts], nodes: Mapping[str,
         if needs[-1][0] > 1:
             trouble[node] = told
     if trouble:
-        told = f"lower resources.batch_size from {spec.resources.batch_size}, or give a worker more of the {what}"
-        return Check("memory", False, _told(trouble), told)
+        size = spec.resources.batch_size
+        advice = f"lower resources.batch_size from {size}, or give a worker more of its GPU or node"
+        return Check("memory", False, _told(trouble), advice)
     if not needs:
         return Check("memory", False, "not measured", "see model, detector, prompts")
     batch = f"a refined batch of {spec.resources.batch_size} takes"
@@ -110,7 +111,9 @@ def memory(spec: SearchSpec, found: Mapping[str, WorkFacts], nodes: Mapping[str,
 
 
 def storage(path: str, trouble: Mapping[str, str]) -> Check:
-    """Whether all nodes see what is written here, and the other way round."""
+    """Whether all nodes see what is written here, and the other way round: empty by node, else why not."""
+    if not trouble:
+        return Check("storage", False, "no node answered", "see nodes")
     bad = {node: told for node, told in trouble.items() if told}
     if bad:
         advice = "name a folder in storage.path that is mounted on all nodes, or s3://bucket/prefix"
@@ -119,15 +122,17 @@ def storage(path: str, trouble: Mapping[str, str]) -> Check:
 
 
 def disks(spec: SearchSpec, free: Mapping[str, int]) -> Check:
-    """Room for the latents."""
+    """Room for the latents: free bytes by node."""
+    if not free:
+        return Check("disk", False, "no node answered", "see nodes")
     wanted = spec.storage.latents_gb * GIGABYTE
     short = {node: f"{there / GIGABYTE:.1f} GB free" for node, there in free.items() if there < wanted}
     if short:
         most = max(0.1, 0.8 * min(free.values()) / GIGABYTE)
         advice = f"set storage.latents_gb={most:.1f}, or name a larger disk in storage.latents_path"
         return Check("disk", False, f"{_told(short)}, storage.latents_gb is {spec.storage.latents_gb:g}", advice)
-    least = min(free.values(), default=0) / GIGABYTE
-    return Check("disk", bool(free), f"{least:,.0f} GB free, {spec.storage.latents_gb:g} GB for latents", "")
+    least = min(free.values()) / GIGABYTE
+    return Check("disk", True, f"{least:,.0f} GB free, {spec.storage.latents_gb:g} GB for latents", "")
 
 
 def clocks(skews: Mapping[str, tuple[float, float]]) -> Check:

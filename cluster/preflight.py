@@ -114,10 +114,11 @@ def _tracking(spec: SearchSpec) -> Check:
         return Check("tracking", True, "not enabled", "")
     uri, trouble = masked(tracking_uri(spec)), tracking_trouble(spec)
     if trouble:
-        told = (
-            "start the server, or correct tracking.uri and its credentials (the search runs without, and tells later)"
+        advice = (
+            "start the server, or correct tracking.uri and its credentials (a search runs without it, and sends later "
+            "what it has kept)"
         )
-        return Check("tracking", False, f"{uri}: {trouble}", told)
+        return Check("tracking", False, f"{uri}: {trouble}", advice)
     return Check("tracking", True, f"{uri} takes what is written, and deletes it", "")
 
 

@@ -51,8 +51,6 @@ T5_WORDS = [
     "yellow",
     "circle",
     "square",
-]
-T5_WORDS += [
     "triangle",
     "star",
     "heart",

@@ -12,7 +12,8 @@ def doctor(
     spec: SpecArgument = "shapes-sd",
     overrides: Overrides = None,
     address: Annotated[
-        str | None, typer.Option(help="Of a Ray cluster. [default: RAY_ADDRESS, else this machine]", metavar="RAY")
+        str | None,
+        typer.Option(help="Address of a Ray cluster. [default: RAY_ADDRESS, else this machine]", metavar="RAY"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

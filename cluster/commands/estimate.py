@@ -23,14 +23,17 @@ def estimate(
         float | None,
         typer.Option(
             "--seconds-per-evaluation",
-            help="Of one image through the denoiser once, at resources.batch_size: a step with guidance is two.",
+            help="Of one image through the denoiser once, at resources.batch_size; a step with guidance takes two.",
             min=1e-9,
         ),
     ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Run a step here, or on the Ray cluster that RAY_ADDRESS names.")
     ] = False,
-    price: Annotated[float | None, typer.Option("--price-per-gpu-hour", help="In any currency.", min=0)] = None,
+    price: Annotated[
+        float | None,
+        typer.Option("--price-per-gpu-hour", help="Adds what the search costs, in the same currency.", min=0),
+    ] = None,
     gpus: Annotated[str, typer.Option(help="Numbers of GPUs to compare.")] = "1,8,64,512",
     storage: Annotated[
         float, typer.Option("--storage-mb-per-second", help="What the storage of the latents gives in all.", min=1e-3)

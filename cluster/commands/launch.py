@@ -18,7 +18,7 @@ _SLURM, _CLOUD = "Target slurm", "Target cloud"
 
 def launch(
     spec: SpecArgument,
-    target: Annotated[str, typer.Option(help="local, ray, kuberay, slurm or cloud.")],
+    target: Annotated[str, typer.Option(help="Where to run it: local, ray, kuberay, slurm or cloud.")],
     overrides: Overrides = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print exactly what would be submitted, and submit nothing.")
@@ -38,44 +38,64 @@ def launch(
         _option("An environment variable the search needs there, by its name. Repeatable.", "Targets ray, slurm"),
     ] = None,
     nodes: Annotated[int | None, _option("Machines. [default: 1; cloud: 4 at most]", _NODES, min=1)] = None,
-    gpus: Annotated[int | None, _option("Of each machine. [default: 1]", _NODES, min=0)] = None,
-    cpus: Annotated[int | None, _option("Of each machine. [default: 8; slurm: all of them]", _NODES, min=1)] = None,
-    memory: Annotated[str | None, _option("Of each machine, such as 64Gi (slurm: 64G).", _NODES)] = None,
-    image: Annotated[
-        str | None, _option("With keystep, built from cluster/templates/Dockerfile.", "Targets kuberay, cloud")
+    gpus: Annotated[int | None, _option("GPUs of each machine. [default: 1]", _NODES, min=0)] = None,
+    cpus: Annotated[
+        int | None, _option("CPUs of each machine. [default: 8; slurm: all of them]", _NODES, min=1)
     ] = None,
-    namespace: Annotated[str | None, _option("[default: default]", _KUBERAY)] = None,
+    memory: Annotated[
+        str | None,
+        _option(
+            "Memory of each machine, such as 64Gi (slurm: 64G). [default: 32Gi; slurm: the partition's]",
+            "Targets kuberay, slurm",
+        ),
+    ] = None,
+    image: Annotated[
+        str | None, _option("An image with keystep, built from cluster/templates/Dockerfile.", "Targets kuberay, cloud")
+    ] = None,
+    namespace: Annotated[str | None, _option("Where the RayJob is made. [default: default]", _KUBERAY)] = None,
     claim: Annotated[str | None, _option("A PersistentVolumeClaim that all pods share.", _KUBERAY)] = None,
-    mount: Annotated[str | None, _option("Where they mount it. [default: /mnt/keystep]", _KUBERAY)] = None,
+    mount: Annotated[str | None, _option("Where the pods mount the claim. [default: /mnt/keystep]", _KUBERAY)] = None,
     secret: Annotated[
         list[str] | None, _option("A Secret whose keys become environment variables. Repeatable.", _KUBERAY)
     ] = None,
-    retries: Annotated[int | None, _option("Of a job that failed. [default: 3]", _KUBERAY, min=0)] = None,
+    retries: Annotated[
+        int | None, _option("How often a job that failed is tried again. [default: 3]", _KUBERAY, min=0)
+    ] = None,
     keep_seconds: Annotated[
-        int | None, _option("How long an ended cluster stays. [default: 600]", _KUBERAY, min=0)
+        int | None, _option("How long an ended cluster stays, for its logs. [default: 600]", _KUBERAY, min=0)
     ] = None,
     time: Annotated[
-        str | None, _option("After which the job goes back into the queue. [default: 08:00:00]", _SLURM)
+        str | None, _option("Time limit, after which the job goes back into the queue. [default: 08:00:00]", _SLURM)
     ] = None,
-    partition: Annotated[str | None, _option("[default: yours]", _SLURM)] = None,
-    account: Annotated[str | None, _option("[default: yours]", _SLURM)] = None,
+    partition: Annotated[str | None, _option("Partition of the job. [default: yours]", _SLURM)] = None,
+    account: Annotated[str | None, _option("Account of the job. [default: yours]", _SLURM)] = None,
     setup: Annotated[
         list[str] | None,
         _option("A line to run first, such as 'source ~/venv/bin/activate'. Repeatable.", "Targets slurm, cloud"),
     ] = None,
     provider: Annotated[str | None, _option("aws or gcp.", _CLOUD)] = None,
-    region: Annotated[str | None, _option("[default: us-west-2 (aws), us-west1 (gcp)]", _CLOUD)] = None,
-    zone: Annotated[str | None, _option("[default: any (aws), the region's a (gcp)]", _CLOUD)] = None,
-    project: Annotated[str | None, _option("Of Google Cloud.", _CLOUD)] = None,
+    region: Annotated[
+        str | None, _option("Region of the machines. [default: us-west-2 (aws), us-west1 (gcp)]", _CLOUD)
+    ] = None,
+    zone: Annotated[
+        str | None, _option("Zone of the machines. [default: any (aws), the region's a (gcp)]", _CLOUD)
+    ] = None,
+    project: Annotated[str | None, _option("Id of the Google Cloud project that pays.", _CLOUD)] = None,
     worker_type: Annotated[
-        str | None, _option("Of spot machines. [default: g6.2xlarge (aws), g2-standard-8 (gcp)]", _CLOUD)
+        str | None,
+        _option(
+            "Type of the spot machines, which do the work. [default: g6.2xlarge (aws), g2-standard-8 (gcp)]", _CLOUD
+        ),
     ] = None,
     head_type: Annotated[
-        str | None, _option("Of the machine that drives. [default: m6i.xlarge (aws), n2-standard-4 (gcp)]", _CLOUD)
+        str | None,
+        _option("Type of the machine that drives the search. [default: m6i.xlarge (aws), n2-standard-4 (gcp)]", _CLOUD),
     ] = None,
-    machine_image: Annotated[str | None, _option("With Docker and drivers. [default: deep learning]", _CLOUD)] = None,
+    machine_image: Annotated[
+        str | None, _option("AMI or image with Docker and drivers. [default: deep learning]", _CLOUD)
+    ] = None,
     idle_minutes: Annotated[
-        int | None, _option("After which a spot machine without work goes. [default: 5]", _CLOUD, min=1)
+        int | None, _option("Minutes after which a spot machine without work goes. [default: 5]", _CLOUD, min=1)
     ] = None,
 ) -> None:
     """Run a search on other machines, or with all of this one. The same command again goes on where it stopped.

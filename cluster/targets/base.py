@@ -99,12 +99,17 @@ class Target(ABC):
         """End it and give its machines back; launching again goes on with it. Says what was done."""
 
 
-def words(pattern: str, what: str) -> AfterValidator:
-    """A check of a text against a pattern, as a whole; `what` says what is allowed."""
+def words(pattern: str, what: str, *, secret: bool = False) -> AfterValidator:
+    """A check of a text against a pattern, as a whole.
+
+    Args:
+        what: is allowed, for the message.
+        secret: a wrong text may hold a password, so that the message must not show it.
+    """
 
     def check(text: str) -> str:
         if not re.fullmatch(pattern, text):
-            raise ValueError(f"must be {what}, got {text!r}")
+            raise ValueError(f"must be {what}" + ("" if secret else f", got {text!r}"))
         return text
 
     return AfterValidator(check)
@@ -136,7 +141,7 @@ def entrypoint(file: str, options: Options, env: tuple[str, ...] = ()) -> str:
 Name = Annotated[str, words(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", "letters, digits, '.', '_' and '-'")]
 Label = Annotated[str, words(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "lower-case letters, digits and '-', 63 at most")]
 Variable = Annotated[
-    str, words(r"[A-Z][A-Z0-9_]*", "the name of an environment variable in capitals, without its value")
+    str, words(r"[A-Z][A-Z0-9_]*", "the name of an environment variable in capitals, without its value", secret=True)
 ]
 Image = Annotated[
     str,

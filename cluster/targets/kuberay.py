@@ -18,7 +18,7 @@ from search.storage import local_folder
 INSTALL = "install kubectl and let it point to the cluster (kubectl get nodes answers)"
 Quantity = Annotated[str, words(r"[1-9]\d*(Mi|Gi|Ti|M|G|T)", "a size such as 32Gi")]
 WAITING = frozenset({"", "Initializing", "Waiting", "Suspended", "Suspending", "Retrying", "Scheduling", "Scheduled"})
-ENDED = frozenset({"Complete", "Failed"})
+ENDED = frozenset({"Complete", "Failed", "ValidationFailed"})
 
 
 class KubeRayOptions(Options):
@@ -75,7 +75,8 @@ class KubeRay(Target):
         return submission.handle
 
     def state(self, handle: Handle) -> State:
-        found = run([*_get(handle, "rayjob"), "--ignore-not-found", "-o", "json"], install=INSTALL)
+        command = ["kubectl", "get", "rayjob", handle["name"], "-n", handle["namespace"], "--ignore-not-found"]
+        found = run([*command, "-o", "json"], install=INSTALL)
         if not found.strip():
             return State("gone", f"namespace {handle['namespace']} has no RayJob {handle['name']}")
         return state_of(json.loads(found).get("status") or {})
@@ -99,10 +100,6 @@ def state_of(status: dict[str, Any]) -> State:
     if deployment in WAITING:
         return State("waiting", said)
     return State("ended" if deployment in ENDED else "running", said)
-
-
-def _get(handle: Handle, kind: str) -> list[str]:
-    return ["kubectl", "get", kind, handle["name"], "-n", handle["namespace"]]
 
 
 def _check_places(spec: SearchSpec, options: KubeRayOptions) -> None:

@@ -23,7 +23,9 @@ DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 PATIENCE = 60.0  # seconds that a job gets to stop
 PAUSE = 1.0  # seconds between two looks at a job
 PHASES = {"PENDING": "waiting", "RUNNING": "running"}
-Address = Annotated[str, words(r"https?://[\w.-]+(:\d+)?(/[\w./-]*)?", "like http://HOST:8265, without a password")]
+Address = Annotated[
+    str, words(r"https?://[\w.-]+(:\d+)?(/[\w./-]*)?", "like http://HOST:8265, without a password", secret=True)
+]
 
 
 class RayOptions(Options):
@@ -47,7 +49,7 @@ class RayJobs(Target):
 
     def plan(self, spec: SearchSpec, options: RayOptions) -> Submission:
         address = options.address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
-        RayOptions(address=address)
+        RayOptions.from_plain({"address": address}, "RAY_API_SERVER_ADDRESS")
         folder = None if options.working_dir is None else Path(options.working_dir).resolve()
         if folder is not None and not folder.is_dir():
             raise ValueError(f"--working-dir {options.working_dir} is no folder")
@@ -107,15 +109,16 @@ class RayJobs(Target):
 
     def stop(self, handle: Handle) -> str:
         client = connect(handle["address"])
-        if not self.state(handle).active:
-            return self.state(handle).detail
-        client.stop_job(handle["job"])
+        state = self.state(handle)
+        if state.active:
+            client.stop_job(handle["job"])
         deadline = time.monotonic() + PATIENCE
-        while self.state(handle).active:
+        while state.active:
             if time.monotonic() > deadline:
                 raise ValueError(f"job {handle['job']} was asked to stop, and still runs after {PATIENCE:g} s")
             time.sleep(PAUSE / 2)
-        return self.state(handle).detail
+            state = self.state(handle)
+        return state.detail
 
 
 def connect(address: str) -> "JobSubmissionClient":

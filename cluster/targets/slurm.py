@@ -1,6 +1,7 @@
 """Slurm: one batch job in which `ray symmetric-run` starts Ray on every node, and the first node runs the search."""
 
 import shlex
+import time
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from cluster.portable import refuse_secrets, spec_text
-from cluster.programs import lines_of, run
+from cluster.programs import run
 from cluster.targets.base import Handle, Line, Name, Options, State, Submission, Target, Variable, entrypoint, words
 from core.frozen import FromList
 from search.spec import SearchSpec
@@ -18,9 +19,22 @@ from search.spec import SearchSpec
 INSTALL = "run this on a login node of the cluster"
 Time = Annotated[str, words(r"(\d+-)?\d{1,2}(:\d{2}){1,2}|\d+", "a time such as 08:00:00 or 2-00:00:00")]
 Memory = Annotated[str, words(r"\d+[KMGT]?", "a size such as 64G")]
-WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "RESV_DEL_HOLD"})
+WAITING = frozenset(
+    {
+        "PENDING",
+        "CONFIGURING",
+        "REQUEUED",
+        "REQUEUE_FED",
+        "REQUEUE_HOLD",
+        "RESV_DEL_HOLD",
+        "SPECIAL_EXIT",
+        "STOPPED",
+        "SUSPENDED",
+    }
+)
 RUNNING = frozenset({"RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "RESIZING"})
 WARNING_SECONDS = 120  # before the time is up
+PAUSE = 10.0  # seconds between two looks at a job that is followed: squeue burdens the controller of everybody
 SPEC_MARK = "keystep-spec"
 
 
@@ -87,9 +101,16 @@ class Slurm(Target):
         log = Path(handle["log"])
         if not log.exists():
             raise ValueError(f"there is no {log} yet: {self.state(handle).detail}")
-        if follow and self.state(handle).active:
-            return lines_of(["tail", "-n", "+1", "-f", str(log)], install="install coreutils")
-        return iter([log.read_text(encoding="utf-8", errors="replace")])
+        return self._pieces(log, handle, follow)
+
+    def _pieces(self, log: Path, handle: Handle, follow: bool) -> Iterator[str]:
+        with log.open(encoding="utf-8", errors="replace") as file:
+            while True:
+                ended = not follow or not self.state(handle).active
+                yield file.read()
+                if ended:
+                    return
+                time.sleep(PAUSE)
 
     def stop(self, handle: Handle) -> str:
         run(["scancel", handle["job"]], install=INSTALL)

@@ -28,7 +28,7 @@ from search.images.outcomes import Outcome
 from search.instances import Instance
 from search.spec import SearchSpec
 from search.tuning import run_trials
-from tests.benchmarks.report_files import REPORTS
+from tests.benchmarks.report_files import REPORTS, report_path, this_cpu
 from tests.search.small_search import make_spec, surroundings
 from tests.search.stand_in import outcome
 
@@ -155,7 +155,7 @@ def report(ends: np.ndarray, workers: int, sampler: str, cost: tuple[float, floa
     cpu = ends[-1, 1] - ends[0, 1]
     return "\n".join(
         [
-            f"# The driver under {len(ends):,} trials, {_hardware()}, {datetime.date.today()}",
+            f"# The driver under {len(ends):,} trials, {this_cpu()}, {datetime.date.today()}",
             "",
             f"`{' '.join(['python -m tests.benchmarks.bench_driver', *sys.argv[1:]])}`; python "
             f"{platform.python_version()}, ray {ray.__version__}, load {os.getloadavg()[0]:.0f} at the end. "
@@ -197,10 +197,6 @@ def draw(ends: np.ndarray) -> Figure:
     return figure
 
 
-def _hardware() -> str:
-    return f"cpu-{platform.machine()}-{os.cpu_count()}-cores"
-
-
 def main() -> None:
     """Print the table, and save it with its figure if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -212,13 +208,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ends = soak(options.trials, options.workers, options.sampler, Path(folder))
     cost = costs(options.workers, options.sampler)
-    name = f"driver-soak-{options.sampler}_{_hardware()}_{datetime.date.today()}"
-    text = report(ends, options.workers, options.sampler, cost, f"{name}.png" if options.save else None)
+    path = report_path(f"driver-soak-{options.sampler}", this_cpu())
+    picture = path.with_suffix(".png")
+    text = report(ends, options.workers, options.sampler, cost, picture.name if options.save else None)
     print(text)
     if options.save:
-        REPORTS.mkdir(exist_ok=True)
-        (REPORTS / f"{name}.md").write_text(text + "\n", encoding="utf-8")
-        draw(ends).savefig(REPORTS / f"{name}.png", dpi=110)
+        path.write_text(text + "\n", encoding="utf-8")
+        draw(ends).savefig(picture, dpi=110)
 
 
 if __name__ == "__main__":

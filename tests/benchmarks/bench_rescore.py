@@ -69,8 +69,11 @@ def rescore(folder: str, count: int) -> float:
 
 
 def worker(folder: str, count: int, answer: "multiprocessing.Queue[tuple[float, float, float, float]]") -> None:
-    """Answers seconds of the clock and of the CPU, and the peak of traced memory in MiB without and with the
-    cache's index."""
+    """Measure in a process of its own.
+
+    Answers seconds of the clock and of the CPU, and the peak of traced memory in MiB, with the cache's index and
+    without.
+    """
     start, busy = time.perf_counter(), time.process_time()
     rescore(folder, count)
     seconds, busy = time.perf_counter() - start, time.process_time() - busy
@@ -81,7 +84,7 @@ def worker(folder: str, count: int, answer: "multiprocessing.Queue[tuple[float, 
     tracemalloc.reset_peak()
     rescore(folder, count)
     _, peak = tracemalloc.get_traced_memory()
-    answer.put((seconds, busy, (peak - index) / 2**20, peak / 2**20))
+    answer.put((seconds, busy, peak / 2**20, (peak - index) / 2**20))
 
 
 def measured(count: int, size: int) -> str:
@@ -92,9 +95,9 @@ def measured(count: int, size: int) -> str:
         answer = context.Queue()
         process = context.Process(target=worker, args=(folder, count, answer))
         process.start()
-        seconds, busy, peak, whole = answer.get()
+        seconds, busy, peak, without_index = answer.get()
         process.join()
-    return f"| {count:,} | {seconds:.2f} | {busy:.2f} | {1e3 * busy / count:.3f} | {whole:.2f} | {peak:.2f} |"
+    return f"| {count:,} | {seconds:.2f} | {busy:.2f} | {1e3 * busy / count:.3f} | {peak:.2f} | {without_index:.2f} |"
 
 
 def main() -> None:

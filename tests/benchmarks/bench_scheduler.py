@@ -51,9 +51,9 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help=f"write to {REPORTS.name}/ instead of out/")
     options = parser.parse_args()
     found = [section for name, overrides in SPECS.items() for section in sections(name, overrides, options.price)]
-    lead = "`python -m tests.benchmarks.bench_scheduler --save`: a simulation; no GPU was there to measure on."
+    lead = "python -m tests.benchmarks.bench_scheduler --save: a simulation; no GPU was there to measure on."
     place = (REPORTS if options.save else Path("out")) / "scheduler_simulated.md"
-    for path in write_report(Report("A search on 1 to 512 GPUs, simulated", lead.replace("`", ""), found), place):
+    for path in write_report(Report("A search on 1 to 512 GPUs, simulated", lead, found), place):
         print(path)
 
 

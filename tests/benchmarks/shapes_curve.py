@@ -44,10 +44,8 @@ def main() -> None:
     for name in options.models:
         grid = load_grid(name)
         points = curve(grid)
-        baseline, (alone, *_) = (
-            estimate(grid, None),
-            [estimate(grid, setting) for setting in grid.space.guidance_alone()],
-        )
+        baseline = estimate(grid, None)
+        alone, *_ = [estimate(grid, setting) for setting in grid.space.guidance_alone()]
         print(f"{name}: unrefined {_shown(baseline)}, GSNg alone {_shown(alone)}")
         for point, difference in points:
             place = f"step {point.step_index:>2} {'GSNg' if point.gsng else '':4}"

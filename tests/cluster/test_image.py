@@ -35,6 +35,12 @@ def test_the_base_is_pinned_and_the_user_is_that_of_the_manifests() -> None:
     )
 
 
+def test_a_head_in_the_image_can_set_up_other_machines() -> None:
+    """Ray's cluster launcher runs there, and calls these programs."""
+    (installed,) = [rest for word, rest in instructions() if word == "RUN" and "apt-get install" in rest]
+    assert {"openssh-client", "rsync"} <= set(installed.split())
+
+
 def test_nothing_is_fetched_by_address_and_no_secret_is_named() -> None:
     assert "ADD" not in dict(instructions())
     text = " ".join(rest for _, rest in instructions())

@@ -120,6 +120,7 @@ def test_ray_asks_for_a_token_and_is_the_version_that_the_image_has() -> None:
         ({"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}, "running"),
         ({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, "ended"),
         ({"jobDeploymentStatus": "Failed", "reason": "AppFailed"}, "ended"),
+        ({"jobDeploymentStatus": "ValidationFailed", "reason": "ValidationFailed"}, "ended"),
     ],
 )
 def test_the_state_is_that_of_the_rayjob(status: dict[str, str], phase: str) -> None:

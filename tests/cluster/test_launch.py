@@ -141,6 +141,16 @@ def test_mistakes_are_told_plainly(target: str, options: list[str], said: str, t
     told = refused(tmp_path, target, *options)
     assert said in told
     assert "Traceback" not in told
+    assert SECRET not in told
+
+
+def test_a_password_in_the_address_from_the_environment_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", f"http://me:{SECRET}@host:8265")
+    told = refused(tmp_path, "ray", *GIVEN["ray"])
+    assert "RAY_API_SERVER_ADDRESS is not a valid RayOptions" in told
+    assert SECRET not in told
 
 
 def test_a_built_in_spec_uses_all_the_machine_unless_told_otherwise(tmp_path: Path) -> None:
@@ -200,6 +210,17 @@ esac
     assert f"rayjob/{name} configmap/{name}" in keystep("stop", "tiny").output
     assert "gone: namespace default has no RayJob" in keystep("status", "tiny").output
     assert keystep(*arguments).exit_code == 0
+
+
+def test_a_search_whose_last_place_is_gone_says_how_to_launch_it_again(tmp_path: Path, own_state: Path) -> None:
+    """A Ray cluster that was taken down answers no more, and must not keep its searches from going elsewhere."""
+    identity, gone = search_id(tmp_path), {"address": "http://127.0.0.1:9", "job": "7"}
+    launched = "2026-01-01T00:00:00+00:00"
+    Launch(target="ray", search_id=identity, name="tiny", storage="/", handle=gone, launched=launched).save()
+    done = keystep("launch", spec_in(tmp_path), "--target", "ray", "--address", "http://127.0.0.1:10", *GIVEN["ray"])
+    said = " ".join(done.output.split())
+    assert done.exit_code == 2 and "no Ray cluster answers at http://127.0.0.1:9" in said
+    assert f"remove {own_state / 'keystep' / 'launches' / f'{identity}.json'} and launch it again" in said
 
 
 def remembered(search_id: str, name: str, launched: str) -> Launch:

@@ -170,6 +170,11 @@ def test_a_clock_is_off_only_if_that_is_sure() -> None:
     assert not check.ok and check.found == "b: -30.0 s"
 
 
+def test_a_check_that_no_node_answered_has_not_passed(tmp_path: Path) -> None:
+    for check in (node_checks.storage("/data", {}), node_checks.disks(small_spec(tmp_path), {})):
+        assert (check.ok, check.found, check.advice) == (False, "no node answered", "see nodes")
+
+
 def test_nodes_that_say_the_same_are_put_together() -> None:
     check = node_checks.storage("/data", {"a": "", "b": "no", "c": "no", "d": "never"})
     assert check.found == "/data: b and 1 more: no; d: never"

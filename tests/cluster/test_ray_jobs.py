@@ -56,11 +56,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             reset_auth_token_state()  # Ray reads once how to show that it may
             yield f"http://127.0.0.1:{dashboard}"
         finally:
-            family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
-            for member in family:
-                if psutil.pid_exists(member):
-                    os.kill(member, signal.SIGTERM)
-            process.wait(30)
+            if process.poll() is None:
+                family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+                for member in family:
+                    if psutil.pid_exists(member):
+                        os.kill(member, signal.SIGTERM)
+                process.wait(30)
             shutil.rmtree(temporary, ignore_errors=True)
     reset_auth_token_state()
 

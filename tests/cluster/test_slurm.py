@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.targets import TARGETS
 from search.stored_searches import load_result
 from tests.cluster.tiny import ROOT, TRIALS, keystep, programs_in, search_id, spec_in
 
@@ -160,3 +161,24 @@ def test_sbatch_gets_what_the_dry_run_shows_and_slurm_is_asked_after_it(
     assert "gone: Slurm lists no job 4711 any more" in keystep("status", "tiny").output
     (tmp_path / f"keystep-{search_id(tmp_path)}.out").write_text("one\ntwo\n")
     assert keystep("logs", "tiny", "--follow").output == "one\ntwo\n"
+
+
+def test_a_log_is_followed_until_the_job_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every look at the job writes a line more; at the third one it has ended."""
+    log = tmp_path / "keystep.out"
+    log.write_text("begun\n")
+    squeue = f"""#!/bin/bash
+echo more >> "{log}"
+if test "$(wc -l < "{log}")" -lt 4; then echo RUNNING; else echo COMPLETED; fi
+"""
+    monkeypatch.setenv("PATH", programs_in(tmp_path / "bin", squeue=squeue))
+    monkeypatch.setattr("cluster.targets.slurm.PAUSE", 0.01)
+    pieces = TARGETS["slurm"].logs({"job": "7", "log": str(log)}, follow=True)
+    assert list(pieces) == ["begun\nmore\n", "more\n", "more\n"]
+
+
+def test_a_setup_may_read_variables_that_are_not_set(tmp_path: Path, cluster: dict[str, str]) -> None:
+    programs_in(tmp_path / "bin", srun="#!/bin/bash\nexit 7\n")
+    script = script_for(tmp_path, "--setup", 'echo "prompt was $NOT_SET_BY_ANYBODY."')
+    done = subprocess.run(["bash"], input=script, env=cluster, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (7, "prompt was .\n")
