@@ -2,12 +2,14 @@
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -24,10 +26,12 @@ from search.settings.ledger import TrialRecord
 from search.settings.space import Space
 from search.settings.suggest import KeystepSearch
 from search.spec import SearchSpec
+from search.spec_sections import TrackingSpec
 from search.storage import local_folder
 from search.trial import StepTrial
 
 KNOCK_SECONDS = 10.0
+TRIALS = "trials-"  # how the folders begin in which Ray Tune keeps checkpoints of running trials
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the one that keeps quiet when told to
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in a spec are relative to where the search was started
@@ -71,16 +75,19 @@ def run_trials(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with open_journal(spec.storage.path, spec.search_id) as (storage, journal), _environment(), _own_handlers():
-        search = KeystepSearch(spec, space, part, baseline, storage=storage, journal=journal, on_end=on_end)
+        untracked = spec.model_copy(update={"tracking": TrackingSpec(enabled=False)})  # Ray Tune writes it to a file
+        search = KeystepSearch(untracked, space, part, baseline, storage=storage, journal=journal, on_end=on_end)
         if on_known is not None:
             on_known([record for record in search.ledger.records() if record.state != "running"])
         start_ray()
         workers = min(spec.resources.workers or spec.search.lookahead, workers_that_fit(spec.resources))
         filesystem, root = _filesystem(spec.storage.path)
-        place, name = f"{root}/searches/{spec.search_id}", f"trials-{uuid.uuid4().hex[:8]}"
+        place, name = f"{root}/searches/{spec.search_id}", f"{TRIALS}{uuid.uuid4().hex[:8]}"
+        if isinstance(filesystem, LocalFileSystem):  # elsewhere no lock says that no one else writes there
+            _clear(Path(place))
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}),
-            param_space={"spec": spec.model_dump_json(), "evaluator": evaluator},
+            param_space={"spec": untracked.model_dump_json(), "evaluator": evaluator},
             tune_config=tune.TuneConfig(
                 search_alg=search,
                 scheduler=AskPruner(search),
@@ -202,6 +209,12 @@ def _own_handlers() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what trials of killed drivers have left in a search's folder."""
+    for left in folder.glob(f"{TRIALS}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _filesystem(path: str) -> tuple[FileSystem, str]:

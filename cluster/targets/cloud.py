@@ -20,10 +20,12 @@ from cluster.yaml_text import yaml_text
 from core.frozen import FromList
 from search.spec import SearchSpec
 
-INSTALL = "pip install 'ray[default]' and the cloud's own package: boto3 (aws), google-api-python-client (gcp)"
+INSTALL = "pip install 'keystep[search,cloud]', which brings boto3 (aws) and google-api-python-client (gcp)"
 TOKEN = "~/.ray/auth_token"
 HOME = "/home/keystep"  # in the image, as cluster/templates/Dockerfile makes it
 SPEC_FOLDER = f"{HOME}/searches"
+GONE = ("Head node of cluster", "does not exist")
+"""What Ray says where a cluster has no head (`ray exec`), and where a head knows no such job (`ray job status`)."""
 START = "export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0; ulimit -n 65536; ray start"
 
 
@@ -107,7 +109,9 @@ class Cloud(Target):
         try:
             said = self._on_head(handle, f"ray job status {handle['job']}")
         except ValueError as error:
-            return State("gone", f"the head does not answer: {error}")
+            if not any(words in str(error) for words in GONE):
+                raise  # a head that cannot be reached may well run the search
+            return State("gone", f"nothing runs it: {error}")
         word = next((word for word in ("PENDING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED") if word in said), "")
         phase = PHASES.get(word, "ended")
         return State(phase, f"job {handle['job']} {word}")  # pyright: ignore[reportArgumentType]

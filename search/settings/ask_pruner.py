@@ -40,5 +40,8 @@ def _error_of(trial: Trial) -> str:
     path = trial.pickled_error_file
     if path is None or not Path(path).exists():
         return "its worker died"
-    error = pickle.loads(Path(path).read_bytes())
+    try:
+        error = pickle.loads(Path(path).read_bytes())
+    except Exception as unreadable:  # what unpickling a stranger's exception class raises is anyone's guess
+        return f"its worker failed with an error that cannot be read ({unreadable})"
     return f"{type(error.cause).__name__}: {error.cause}" if isinstance(error, RayTaskError) else "its worker died"

@@ -149,10 +149,17 @@ def versions() -> dict[str, str]:
 
 def git_commit(folder: Path | None = None) -> str | None:
     """The commit that the code is at, with `-dirty` if files differ from it; None outside a git checkout."""
-    folder = folder or Path(__file__).resolve().parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty", "--exclude", "*"]
+    file = Path(__file__).resolve()
+    if folder is None and _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
+        return None  # installed into an environment that lies in someone else's checkout
+    return _git(folder or file.parent, "describe", "--always", "--abbrev=40", "--dirty", "--exclude", "*")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=5, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None

@@ -104,6 +104,8 @@ class Sender(threading.Thread):
             if not (healthy and self._still_answers()):
                 return self._failed(error)
             self._leave_out(event, error)
+        except Exception:  # a bug in a figure, say: the events after this one are sent all the same
+            LOG.exception("the event %s is left out of MLflow, which is keystep's fault", event.id)
         if self.trouble:
             LOG.warning("tracking goes on: %s answers again", masked(self._uri))
         self.trouble = ""

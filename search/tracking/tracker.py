@@ -50,8 +50,9 @@ class Tracker:
         self._session = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickled (Ray Tune keeps its callbacks), it is a tracker that has not started."""
-        return {"spec": self.spec, "folder": self.folder, "_spool": None, "_sender": None, "_session": 0}
+        """Ray Tune keeps its callbacks in a file: a tracker that has not started, and no address with a password."""
+        spec = self.spec.without_secrets()
+        return {"spec": spec, "folder": self.folder, "_spool": None, "_sender": None, "_session": 0}
 
     def start(
         self,

@@ -83,7 +83,9 @@ def test_the_cluster_is_made_before_the_job_is_submitted_and_goes_when_it_is_sto
 echo "$*" >> "{tmp_path}/played"
 case "$*" in
     up*) cp "$3" "{tmp_path}/upped"; test ! -e "{tmp_path}/broken" || {{ echo "no quota" >&2; exit 1; }} ;;
-    *"job status"*) echo "Status for job: RUNNING" ;;
+    *"job status"*)
+        test ! -e "{tmp_path}/away" || {{ cat "{tmp_path}/away" >&2; exit 1; }}
+        echo "Status for job: RUNNING" ;;
     *"job logs"*) echo "trial 1" ;;
 esac
 """
@@ -103,6 +105,12 @@ esac
     assert (tmp_path / "upped").read_text() == keystep(*arguments, "--dry-run").stdout
     assert "running: job" in keystep("status", "tiny").output
     assert keystep("logs", "tiny", "--follow").output == "trial 1\n"
+    (tmp_path / "away").write_text("ssh: connect to host 10.0.0.1 port 22: Connection timed out")
+    unreached = keystep("status", "tiny")  # it may well run: launching once more would start a second driver
+    assert unreached.exit_code == 2 and "Connection timed out" in unreached.output
+    (tmp_path / "away").write_text("RuntimeError: Head node of cluster (keystep) not found!")
+    assert "gone" in keystep("status", "tiny").output
+    (tmp_path / "away").unlink()
     assert "the machines are gone" in keystep("stop", "tiny").output
     played = (tmp_path / "played").read_text().splitlines()
     done = [line.split()[0] for line in played]

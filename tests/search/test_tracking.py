@@ -279,7 +279,13 @@ def test_a_store_that_lost_its_runs_gets_everything_again(tmp_path, monkeypatch)
 def test_a_tracker_survives_pickling_as_one_that_has_not_started(tmp_path):
     import pickle
 
-    search = MiniSearch(make_spec(tmp_path, "sqlite:///x.db", enabled=True), tmp_path)
-    tracker = pickle.loads(pickle.dumps(search.tracker))
-    assert isinstance(tracker, Tracker) and tracker.status == "off" and tracker.spec == search.tracker.spec
+    search = MiniSearch(make_spec(tmp_path, "postgresql://me:hunter2@host/db", enabled=True), tmp_path)
+    pickled = pickle.dumps(search.tracker)
+    assert b"hunter2" not in pickled
+    tracker = pickle.loads(pickled)
+    assert (
+        isinstance(tracker, Tracker)
+        and tracker.status == "off"
+        and tracker.spec == search.tracker.spec.without_secrets()
+    )
     assert len(TIMESTEPS) == 10

@@ -3,6 +3,7 @@
 # diffusers and transformers annotate these constructors and outputs too narrowly for their own use.
 # pyright: reportAttributeAccessIssue=false
 
+import zlib
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -141,7 +142,7 @@ def train_pipeline(
     vae = AutoencoderKL.from_pretrained(vae_folder).eval()
     pipe, trainee_class = (build_sd(vae), SDTrainee) if name == "shapes-sd" else (build_sd3(vae), SD3Trainee)
     trainee = trainee_class(pipe)  # pyright: ignore[reportArgumentType]
-    latents = _encode_all(vae, data, folder.parent / "latents.npy")
+    latents = _encode_all(vae, data, folder.parent)
     shift = (vae.config.shift_factor or 0.0) if name == "shapes-sd3" else 0.0  # SD's pipeline knows no shift
 
     def loss_fn(step: int) -> dict[str, Tensor]:
@@ -195,8 +196,10 @@ def _optimizers(trainee: Trainee, plan: Plan) -> list[torch.optim.Optimizer]:
 
 
 @torch.no_grad()
-def _encode_all(vae: AutoencoderKL, data: TrainingSet, path: Path) -> np.ndarray:
-    """Latent means (N,4,16,16) fp16 of all scenes, before scaling; computed once."""
+def _encode_all(vae: AutoencoderKL, data: TrainingSet, folder: Path) -> np.ndarray:
+    """Latent means (N,4,16,16) fp16 of all scenes, before scaling; computed once for these scenes and this VAE."""
+    weights = b"".join(tensor.numpy().tobytes() for tensor in vae.state_dict().values())
+    path = folder / f"latents-{zlib.crc32(weights, zlib.crc32(data.images)):08x}.npy"
     if not path.exists():
         means = np.empty((len(data), 4, 16, 16), np.float16)
         for start in range(0, len(data), 100):
