@@ -32,7 +32,8 @@ class Local(Target):
     def plan(self, spec: SearchSpec, options: LocalOptions) -> Submission:
         refuse_secrets(spec)
         anchored = spec.anchored()
-        handle = {"host": socket.gethostname(), "storage": anchored.storage.path, "search_id": spec.search_id}
+        here = {"host": socket.gethostname(), "process": str(os.getpid())}
+        handle = here | {"storage": anchored.storage.path, "search_id": spec.search_id}
         through = "this process" if options.skip_doctor else "this process, after keystep doctor"
         return Submission(spec_text(anchored), through, handle | {"doctor": "" if options.skip_doctor else "first"})
 
@@ -78,12 +79,12 @@ class Local(Target):
         return f"stopped process {process}"
 
     def _process(self, handle: Handle) -> int | None:
-        """The process that drives the search, by the lock that it holds."""
+        """The process that drives the search, by the lock that it holds; an object store has none: by its number."""
         if handle["host"] != socket.gethostname():
             raise ValueError(f"it was launched on {handle['host']}: ask there")
         folder = local_folder(handle["storage"])
         if folder is None:
-            raise ValueError(f"a local search whose storage is {handle['storage']} is seen on its own terminal alone")
+            return alive(int(handle["process"]))
         return holder(folder / SEARCHES / handle["search_id"] / DRIVER_LOCK)
 
 
@@ -99,6 +100,17 @@ def _examine(spec: SearchSpec) -> None:
     if failed:
         told = "".join(f"\n  {check.name}: {check.found}. {check.advice}" for check in failed)
         raise ValueError(f"the preflight failed (--skip-doctor leaves it out):{told}")
+
+
+def alive(process: int) -> int | None:
+    """The process, if there is one of this number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass  # another user's
+    return process
 
 
 def holder(lock: Path) -> int | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.targets.local import Local
 from search.stored_searches import load_result
 from tests.cluster.tiny import ROOT, TRIALS, keystep, search_id, spec_in
 
@@ -59,3 +61,11 @@ def test_a_local_search_is_stopped_from_elsewhere_and_launched_again_goes_on(tmp
     result = load_result(search_id(tmp_path), str(tmp_path / "runs"))
     assert (result.status, len(result.trials)) == ("finished", TRIALS)
     assert f"Search finished: {TRIALS} of at most {TRIALS} trials ended" in keystep("status", "tiny").output
+
+
+def test_in_an_object_store_a_search_is_known_by_its_process() -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    handle = {"host": socket.gethostname(), "storage": "s3://bucket/runs", "search_id": "0" * 12}
+    assert Local().state(handle | {"process": str(ended.pid)}).phase == "ended"
+    assert Local().state(handle | {"process": str(os.getpid())}).phase == "running"
