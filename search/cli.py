@@ -6,6 +6,7 @@ function in `commands`. `cluster.cli` adds the commands of the room above and is
 """
 
 import importlib.util
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated
@@ -48,7 +49,17 @@ def main(more: Callable[[], Commands] | None = None) -> None:
             file=sys.stderr,
         )
         raise SystemExit(2)
+    heed_interrupts()
     build_app({**commands(), **(more() if more else {})})()
+
+
+def heed_interrupts() -> None:
+    """Have SIGINT end this process even as a script's background job, for which shells ignore it.
+
+    `keystep stop` sends it to a local search.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def commands() -> Commands:

@@ -27,7 +27,8 @@ ray.shutdown()
 
 def started(*arguments: object) -> subprocess.Popen[str]:
     own = "import sys; from cluster.cli import main; main()"
-    command = [sys.executable, "-W", "ignore", "-c", own, *map(str, arguments)]
+    background = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]  # as a script's background job
+    command = [*background, sys.executable, "-W", "ignore", "-c", own, *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_worker_niceness": "0"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

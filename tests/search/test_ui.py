@@ -77,9 +77,13 @@ def test_it_serves_the_store_until_interrupted(tmp_path):
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
     experiment = MlflowClient(tracking_uri=store).create_experiment("shapes-sd on shapes_two")
     port = free_port()
+    background = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]  # as a script's background job
     command = [sys.executable, "-c", "from search.cli import main; main()", "ui", "--no-browser", "--port", str(port)]
     process = subprocess.Popen(
-        [*command, "--uri", store], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+        [*background, *command, "--uri", store],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
     try:
         line = process.stdout.readline()
