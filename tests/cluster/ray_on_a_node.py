@@ -4,6 +4,7 @@ Only what tells machines apart is changed: a node sees its own address (NODE_ADD
 processes, those that inherited its NODE_ADDRESS.
 """
 
+import functools
 import os
 import signal
 import socket
@@ -45,7 +46,7 @@ if __name__ == "__main__":
         raise SystemExit
     interface = SimpleNamespace(family=socket.AF_INET, address=ADDRESS)
     psutil.net_if_addrs = lambda: {"eth0": [interface]}
-    ray._private.services.find_gcs_addresses = set
+    ray._private.services.find_gcs_addresses = functools.cache(set)  # Ray clears its cache
     if sys.argv[1] == "start" and not any(argument.startswith("--node-ip-address") for argument in sys.argv):
         sys.argv.insert(2, f"--node-ip-address={ADDRESS}")
     main()

@@ -84,7 +84,7 @@ def nodes_used(spec: SearchSpec) -> Counter[str]:
 @pytest.mark.slow
 def test_trials_spread_over_nodes_and_find_the_same(three_nodes: Cluster, expected: list[TrialRecord], tmp_path: Path):
     spec = spread_spec(tmp_path)
-    records = run_on_nodes(spec, seconds=0.05)
+    records = run_on_nodes(spec, seconds=0.5)  # a node takes seconds to start its worker
     assert summary(records) == summary(expected)
     assert set(nodes_used(spec)) == {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     assert len(nodes_used(spec)) == 3
@@ -131,7 +131,7 @@ def test_a_node_removed_without_grace_and_one_added_change_nothing(
 
     helper = threading.Thread(target=lose_and_add, daemon=True)
     helper.start()
-    records = run_on_nodes(spec, seconds=0.5)
+    records = run_on_nodes(spec, seconds=1.0)
     helper.join(60)
     assert added and not helper.is_alive()
     assert summary(records) == summary(expected)
@@ -153,7 +153,7 @@ def test_a_driver_killed_and_started_again_finds_the_same(
     spec = spread_spec(tmp_path)
     driver = start_driver(spec, seconds=0.5)
     try:
-        wait_for(lambda: len(logged(spec, "done")) >= 8, driver)
+        wait_for(lambda: len(logged(spec, "done")) >= 8 and told(spec), driver)
         os.kill(driver.pid, signal.SIGKILL)
         driver.communicate(timeout=60)
     finally:

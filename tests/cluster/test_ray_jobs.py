@@ -1,15 +1,14 @@
 """A Ray cluster started with `ray start`: a search submitted to it, followed, stopped, gone on with; with a token."""
 
-import os
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -57,11 +56,13 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield f"http://127.0.0.1:{dashboard}"
         finally:
             if process.poll() is None:
-                family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
-                for member in family:
-                    if psutil.pid_exists(member):
-                        os.kill(member, signal.SIGTERM)
-                process.wait(30)
+                head = psutil.Process(process.pid)
+                family = [head, *head.children(recursive=True)]
+                for send in (psutil.Process.terminate, psutil.Process.kill):
+                    for member in family:
+                        with suppress(psutil.NoSuchProcess):
+                            send(member)
+                    _, family = psutil.wait_procs(family, timeout=20)
             shutil.rmtree(temporary, ignore_errors=True)
     reset_auth_token_state()
 
