@@ -2,9 +2,9 @@
 
 import os
 import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from search.images.models import latents_folder
 from search.instances import make_parts
 from search.settings.ledger import TrialRecord
 from search.spec import SearchSpec, StorageSpec
-from search.tuning import run_trials
+from search.tuning import run_trials, start_ray
 from tests.search.by_hand import drive
 from tests.search.evaluator_cases import refined, small_spec
 from tests.search.small_search import (
@@ -121,23 +121,20 @@ def test_a_node_removed_without_grace_and_one_added_change_nothing(
     three_nodes: Cluster, expected: list[TrialRecord], tmp_path: Path
 ):
     spec = spread_spec(tmp_path)
-    lost = next(node for node in three_nodes.list_all_nodes() if node is not three_nodes.head_node)
-    added: list[Any] = []
-
-    def lose_and_add() -> None:
-        wait_for(lambda: len(logged(spec, "done")) >= 6, None)
+    start_ray()
+    with ThreadPoolExecutor(1) as pool:  # Ray starts nodes in the main thread alone
+        search = pool.submit(run_on_nodes, spec, seconds=2.0)
+        wait_for(lambda: len(logged(spec, "done")) >= 6 and len(nodes_used(spec)) == 3, None)
+        driver = ray.get_runtime_context().get_node_id()  # any of them: they have one address
+        lost = next(node for node in three_nodes.worker_nodes if node.node_id != driver)
         three_nodes.remove_node(lost, allow_graceful=False)
-        added.append(three_nodes.add_node(**NODE))
-
-    helper = threading.Thread(target=lose_and_add, daemon=True)
-    helper.start()
-    records = run_on_nodes(spec, seconds=1.0)
-    helper.join(60)
-    assert added and not helper.is_alive()
+        three_nodes.add_node(**NODE)
+        assert not search.done()
+        records = search.result()
     assert summary(records) == summary(expected)
     assert winner(records).refinement == winner(expected).refinement
     used = nodes_used(spec)
-    assert lost.node_id in used and added[0].node_id in used
+    assert lost.node_id in used
     done, begun = Counter(logged(spec, "done")), Counter(logged(spec, "begin"))
     assert set(done.values()) == {1}
     assert begun - done == Counter(dict.fromkeys(begun - done, 1))
