@@ -199,7 +199,7 @@ def _optimizers(trainee: Trainee, plan: Plan) -> list[torch.optim.Optimizer]:
 def _encode_all(vae: AutoencoderKL, data: TrainingSet, folder: Path) -> np.ndarray:
     """Latent means (N,4,16,16) fp16 of all scenes, before scaling; computed once for these scenes and this VAE."""
     weights = b"".join(tensor.numpy().tobytes() for tensor in vae.state_dict().values())
-    path = folder / f"latents-{zlib.crc32(weights, zlib.crc32(data.images)):08x}.npy"
+    path = folder / f"latents-{zlib.crc32(weights, zlib.crc32(data.images.tobytes())):08x}.npy"
     if not path.exists():
         means = np.empty((len(data), 4, 16, 16), np.float16)
         for start in range(0, len(data), 100):
