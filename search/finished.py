@@ -73,7 +73,7 @@ def call_again(spec: SearchSpec, result: SearchResult, view: SearchView, sheet: 
             assert result.chosen is not None, "a finished search has chosen, if only nothing"
             tracker.conclude(result.chosen, result.held_out, result.export_command)
             tracker.close()
-            view.note(f"Tracked in {tracker.status}")
+            view.note(tracker.status)
         copy_sheet(pictures, sheet)
     return result
 

@@ -54,7 +54,7 @@ def run_search(
         except BaseException as stop:
             search.stopped(interrupted=isinstance(stop, KeyboardInterrupt))
             raise
-    search.view.note(f"Tracked in {search.tracker.status}")
+    search.view.note(search.tracker.status)
     return result
 
 

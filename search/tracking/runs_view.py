@@ -10,11 +10,9 @@ VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 COLUMNS = (
     "metrics.`tiam`",
     "metrics.`held_out/tiam`",
-    "metrics.`cost/evaluations`",
     "params.`timestep`",
     "params.`step_index`",
     "params.`iterations`",
-    "params.`cn`",
     "params.`iou`",
     "params.`gsng`",
     "tags.`keystep.state`",

@@ -109,13 +109,14 @@ class Tracker:
     def status(self) -> str:
         """One line for whoever watches: where it is tracked, and what is still to be sent."""
         if self._spool is None or self._sender is None:
-            return "off"
+            return "Not tracked"
         uri, pending = masked(tracking_uri(self.spec)), self._spool.num_pending
         if pending and not self._sender.is_alive():
-            return f"stopped; {pending} events are kept in {self._spool.path} and sent when the search starts again"
+            kept = f"{pending} events are kept in {self._spool.path} and sent when the search starts again"
+            return f"Tracking stopped; {kept}"
         if not self._sender.trouble:
-            return uri if not pending else f"{uri}, {pending} events to send"
-        return f"{uri} does not answer; {pending} events are kept and sent later"
+            return f"Tracked in {uri}" + (f", {pending} events to send" if pending else "")
+        return f"Tracking: {uri} does not answer; {pending} events are kept and sent later"
 
     def baseline(
         self,
@@ -197,7 +198,7 @@ class Tracker:
         self._tell(f"closed/{self._session}", "closed", {"status": status})
         done = self._sender.close(timeout)
         if not done:
-            LOG.warning("tracking: %s", self.status)
+            LOG.warning("%s", self.status)
         return done
 
     @property

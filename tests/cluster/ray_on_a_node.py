@@ -36,7 +36,7 @@ def stop() -> None:
     stopped = [process for process in processes_of_node() if "ray" in " ".join(process.cmdline())]
     for process in stopped:
         process.send_signal(signal.SIGTERM)
-    for process in psutil.wait_procs(stopped, timeout=10)[1]:
+    for process in psutil.wait_procs(stopped, timeout=5)[1]:
         process.kill()
 
 

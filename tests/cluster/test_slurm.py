@@ -63,7 +63,7 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
         "SLURM_JOB_NODELIST": "node[1-2]",
         "SLURM_CPUS_ON_NODE": "1",
         "RAY_worker_niceness": "0",
-        "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # after which a node gives up on a head that has gone
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "20",  # after which a node gives up on a head that has gone
     }
     shutil.rmtree(temporary, ignore_errors=True)
 

@@ -260,7 +260,7 @@ def test_calls_return_at_once_and_never_raise(tmp_path):
 def test_tracking_can_be_off(tmp_path):
     spec = make_spec(tmp_path, "sqlite:///never.db", enabled=False)
     search = MiniSearch(spec, tmp_path).start().run()
-    assert search.tracker.close() and search.tracker.status == "off"
+    assert search.tracker.close() and search.tracker.status == "Not tracked"
     assert not (tmp_path / "tracking").exists()
 
 
@@ -285,7 +285,7 @@ def test_a_tracker_survives_pickling_as_one_that_has_not_started(tmp_path):
     tracker = pickle.loads(pickled)
     assert (
         isinstance(tracker, Tracker)
-        and tracker.status == "off"
+        and tracker.status == "Not tracked"
         and tracker.spec == search.tracker.spec.without_secrets()
     )
     assert len(TIMESTEPS) == 10
