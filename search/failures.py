@@ -6,8 +6,13 @@ class WorkFailed(RuntimeError):
 
 
 def in_a_line(problem: BaseException) -> str:
-    """The innermost cause of an exception as `Type: first line`; what Ray wraps around it is left out."""
+    """The innermost cause of an exception as `Type: first line`; what Ray wraps around it is left out.
+
+    Of a worker that died as it started, Ray hands over only text: a traceback, whose last line says it.
+    """
     while (inner := getattr(problem, "cause", None) or problem.__cause__) is not None:
         problem = inner
     lines = str(problem).strip().splitlines()
+    if getattr(problem, "actor_init_failed", False):
+        return lines[-1].strip()
     return f"{type(problem).__name__}: {lines[0]}" if lines else type(problem).__name__

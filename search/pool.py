@@ -183,12 +183,12 @@ class _Worker:
     """Runs in a process of its own."""
 
     def __init__(self, spec: str, evaluator: str):
-        self._spec = SearchSpec.model_validate_json(spec)
+        self._spec = spec
         self._evaluator = evaluator
 
     def ask(self, question: Callable[..., Any], arguments: Sequence[Any]) -> Any:
-        # Loading here and not in __init__ lets the caller see the error itself, not just a dead actor.
-        return question(evaluator_for(self._spec, self._evaluator), *arguments)
+        # Reading and loading here and not in __init__ lets the caller see the error itself, not just a dead actor.
+        return question(evaluator_for(SearchSpec.model_validate_json(self._spec), self._evaluator), *arguments)
 
 
 def _evaluated(evaluator: BlockEvaluator, refinement: Refinement | None, instances: Sequence[Instance]) -> BlockDone:

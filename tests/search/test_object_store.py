@@ -80,7 +80,7 @@ def test_a_search_ends_goes_on_and_is_exported(server: str, tmp_path: Path, monk
     monkeypatch.setenv("RAY_worker_niceness", "0")
     monkeypatch.chdir(tmp_path)
     try:
-        said = keystep(tmp_path, "--debug", "search", "tiny.yaml")
+        said = keystep(tmp_path, "search", "tiny.yaml")
         assert said.exit_code == 0, said.output
         outcomes = [name for name in objects(server) if "/outcomes/" in name]
         again = keystep(tmp_path, "search", "tiny.yaml", "--fresh")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import ray
 from ray import tune
-from ray.exceptions import RayTaskError
+from ray.exceptions import ActorDiedError, RayTaskError
 
 from core.config import Refinement
 from core.prompts import Entity, Prompt
@@ -146,6 +146,18 @@ def caused() -> Exception:
 def test_an_error_is_told_in_a_line(problem: Exception, line: str) -> None:
     assert in_a_line(problem) == line
     assert in_a_line(RayTaskError("work", "a long traceback", problem, "worker", 1, "127.0.0.1")) == line
+
+
+def test_the_error_of_a_worker_that_cannot_start_is_told(runtime: None) -> None:
+    class Unstartable:
+        def __init__(self) -> None:
+            raise RuntimeError("no such device")
+
+        def ask(self) -> None: ...
+
+    with pytest.raises(ActorDiedError) as died:
+        ray.get(ray.remote(Unstartable).remote().ask.remote())
+    assert in_a_line(died.value) == "RuntimeError: no such device"
 
 
 def test_no_room_for_a_worker(runtime: None, tmp_path: Path) -> None:
