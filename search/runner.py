@@ -13,6 +13,7 @@ from search.pool import BlockDone, WorkerPool
 from search.preflight import inspect, seconds_per_image
 from search.reporting.before_after import copy_sheet, draw, pictures_of, tell
 from search.reporting.progress import SearchView, ViewCallback, Watched
+from search.reporting.settings_text import setting_text
 from search.result import FILE_NAME, Chosen, SearchResult, SettingRow
 from search.selection import Choice
 from search.settings.journal import forget, sole_driver
@@ -161,8 +162,7 @@ class _Search:
         if best is None:
             self.view.best(unrefined)
         else:
-            name = "GSNg alone" if best.slot is None else f"slot {best.slot}"
-            self.view.best(f"{name}: {_percent(best)}, {unrefined}")
+            self.view.best(f"{setting_text(best.refinement)}: {_percent(best)}, {unrefined}")
 
     def _confirm(self, pool: WorkerPool, choice: Choice) -> None:
         """The winner, its runner-up and the baseline on prompts that no choice has seen."""

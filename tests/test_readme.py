@@ -48,7 +48,9 @@ class Command:
         """Whether it can be run here: keystep's own, in seconds, without a hub, a cluster or a server."""
         program, *rest = self.words
         command = rest[0] if rest else ""
-        cheap = command in ("report", "prompts", "generate") or (command == "export" and "--register" not in rest)
+        cheap = command in ("report", "prompts", "generate", "estimate") or (
+            command == "export" and "--register" not in rest
+        )
         return program == "keystep" and (cheap or "--print-spec" in rest)
 
 
@@ -123,6 +125,8 @@ def test_what_is_quick_runs_as_it_stands(place: Path) -> None:
             for word in [*command.words, command.into or ""]:
                 if Path(word).suffix in (".csv", ".json", ".html", ".yaml", ".png"):
                     assert Path(word).stat().st_size > 0, f"{command} did not write {word}"
+        elif command.words[:2] == ("keystep", "launch"):
+            assert run(command, "--dry-run").stdout.strip(), f"{command} would submit nothing"
     made: dict[str, Any] = {}
     for text in blocks("python"):
         exec(compile(text, "README.md", "exec"), made)

@@ -96,7 +96,7 @@ def test_plain_lines_where_there_is_no_terminal(clock: Clock) -> None:
 def test_the_view_on_a_terminal(clock: Clock) -> None:
     running = {5: (0.5, 8, 16)}
     state = watched(clock, stage="trials", complete=1, pruned=1, failed=1, running=running, spent=1.0, plain=4.0)
-    state.num_slots, state.best = 7, "slot 0: 62.5 % [50.0, 75.0]"
+    state.num_slots, state.best = 7, "step 1, 5 iterations: 62.5 % [50.0, 75.0]"
     clock.now += 3700.0
     console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
     console.print(SearchView(state, io.StringIO()).render())
@@ -105,7 +105,7 @@ def test_the_view_on_a_terminal(clock: Clock) -> None:
     assert [re.split(r"  +", line, maxsplit=1) for line in (lines[0], *lines[2:])] == [
         ["search", "tiny (0123), 1:01:40"],
         ["trials", "1 running, 1 complete, 1 pruned, 1 failed, of 7"],
-        ["best so far", "slot 0: 62.5 % [50.0, 75.0]"],
+        ["best so far", "step 1, 5 iterations: 62.5 % [50.0, 75.0]"],
         ["evaluations", "1 of 4 (75% saved)"],
     ]
     assert re.fullmatch(r"trials +━*[╸╺]?━* +50% about 1:01:40 left", lines[1])
