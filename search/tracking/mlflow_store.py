@@ -101,7 +101,7 @@ class MlflowStore:
         texts = masked({key: str(value) for key, value in (tags or {}).items() if value is not None})
         self.client.log_batch(
             self._runs[slot],
-            metrics=[Metric(key, float(value), time_ms, step) for key, value in numbers.items()],
+            metrics=[Metric(key, _rounded(value), time_ms, step) for key, value in numbers.items()],
             params=[Param(key, str(masked(value))[:MAX_TAG]) for key, value in (params or {}).items()],
             tags=[RunTag(key, shortened(value, _longest(key))) for key, value in texts.items()],
         )
@@ -111,7 +111,7 @@ class MlflowStore:
         from mlflow.entities import Metric
 
         known = self._steps(slot, key)
-        metrics = [Metric(key, value, time_ms, step) for step, value in values.items() if step not in known]
+        metrics = [Metric(key, _rounded(value), time_ms, step) for step, value in values.items() if step not in known]
         for first in range(0, len(metrics), 500):
             self.client.log_batch(self._runs[slot], metrics=metrics[first : first + 500])
 
@@ -239,3 +239,8 @@ def shortened(text: str, longest: int) -> str:
 
 def _longest(key: str) -> int:
     return MAX_NOTE if key == "mlflow.note.content" else MAX_TAG
+
+
+def _rounded(value: float) -> float:
+    """So that a column of the interface shows a whole share and not `0.35416666...`."""
+    return round(float(value), 6)
