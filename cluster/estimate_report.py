@@ -8,7 +8,7 @@ from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
 from cluster.driver_pace import SOURCE as DRIVER_SOURCE
 from cluster.estimate import Estimate, Row
-from cluster.simulation import Limit, Simulated, saturation
+from cluster.simulation import Limit, Simulated, lookahead_for, saturation
 from search.reporting.report_formats import Block, Report, Section, Table
 
 SHOWN_STEPS = 12
@@ -106,7 +106,9 @@ def advice(row: Row, found: Estimate) -> str:
             return ""
         case "lookahead":
             more = "" if trials >= 4 * workers else f", search.trials to {4 * workers:,}"
-            return f"raise search.lookahead from {lookahead} to {workers:,}{more}"
+            assert found.pace is not None
+            enough = lookahead_for(found.expected, found.pace, workers, lookahead)
+            return f"raise search.lookahead from {lookahead} to {enough:,}{more}"
         case "driver":
             return "raise search.block_prompts, so that results are fewer"
         case "storage":

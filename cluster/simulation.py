@@ -105,6 +105,14 @@ def limit_of(work: Workload, pace: Pace, workers: int, lookahead: int) -> Limit:
     return "none" if found.utilisation >= BUSY else "sequence"
 
 
+def lookahead_for(work: Workload, pace: Pace, workers: int, lookahead: int) -> int:
+    """The first doubling of a lookahead that is not the limit any more."""
+    soonest = simulate(work, pace, workers, max(lookahead, len(work.trials), workers)).seconds
+    while simulate(work, pace, workers, lookahead).seconds * (1 - NOTABLE) >= soonest:
+        lookahead *= 2
+    return lookahead
+
+
 def saturation(work: Workload, pace: Pace) -> tuple[float, float]:
     """Workers at which the driver, and at which the storage, would have no rest if trials never waited; inf: none."""
     blocks = [block for trial in work.trials for block in trial]

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import optuna
 import ray
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 from ray import tune
@@ -73,7 +72,6 @@ def run_trials(
         ValueError: a folder that cannot be written, a search that runs already, options a pruner does not take,
             resources that no node has; several trials failed in a row.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     with open_journal(spec.storage.path, spec.search_id) as (storage, journal), _environment(), _own_handlers():
         untracked = spec.model_copy(update={"tracking": TrackingSpec(enabled=False)})  # Ray Tune writes it to a file
         search = KeystepSearch(untracked, space, part, baseline, storage=storage, journal=journal, on_end=on_end)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import optuna
 from optuna.storages import BaseStorage
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
@@ -84,6 +85,7 @@ class KeystepSearch(OptunaSearch):
         self._over = False
         self.trouble: OSError | None = None
         self._began = time.monotonic()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of every study that looks back
         self.distributions = space.distributions()
         super().__init__(
             space=self.distributions,

@@ -11,7 +11,6 @@ protocol; `random` and `tpe` try --trials of them. Good is what is within 0.01 a
 import argparse
 import itertools
 import time
-import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-import optuna
 from scipy.stats import binomtest
 
 from search.replaying.recorded_grid import load_grid
@@ -49,8 +47,6 @@ class Run(NamedTuple):
 
 def replayed(sampler: str, pruner: str, seed: int, trials: int, validation: int) -> Run:
     """One search."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     grid = load_grid()
     found = replay(
         grid,

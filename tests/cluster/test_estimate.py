@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import optuna
 import pytest
 
 from cluster.commands.estimate import estimate as command
@@ -186,7 +187,9 @@ def test_the_command_prints_and_draws(
     recorded = stand_in_grid(make_spec(tmp_path))
     monkeypatch.setattr("cluster.replayed.load_grid", lambda: recorded)
     plot = tmp_path / "cost.png"
+    optuna.logging.set_verbosity(optuna.logging.INFO)
     command("shapes-sd", None, 0.01, measure=False, price=1.5, gpus="8,1", storage=500.0, as_json=True, plot=plot)
+    assert optuna.logging.get_verbosity() == optuna.logging.WARNING, "it would tell of every study of the replays"
     found = json.loads(capsys.readouterr().out)
     assert [row["gpus"] for row in found["rows"]] == [1, 8]
     for row in found["rows"]:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from cluster.simulation import Pace, limit_of, saturation, simulate
+from cluster.simulation import Pace, limit_of, lookahead_for, saturation, simulate
 from cluster.workload import BlockWork, Workload
 
 ONE = Pace(evaluation=1.0)
@@ -36,6 +36,15 @@ def test_a_slot_waits_for_those_before_the_lookahead() -> None:
     assert simulate(work, ONE, 4, lookahead=2).seconds == 11
     assert simulate(work, ONE, 2, lookahead=4).seconds == 10
     assert limit_of(work, ONE, 4, lookahead=2) == "lookahead"
+
+
+def test_more_workers_than_lookahead_are_not_all_that_it_takes() -> None:
+    # Of every four trials one is long, and keeps the other worker waiting.
+    work = trials(*([(4,), (1,), (1,), (1,)] * 4))
+    assert [simulate(work, ONE, 2, lookahead).seconds for lookahead in (2, 4, 8, 16)] == [20, 16, 14, 14]
+    assert limit_of(work, ONE, 2, lookahead=2) == limit_of(work, ONE, 2, lookahead=4) == "lookahead"
+    assert lookahead_for(work, ONE, 2, lookahead=2) == 8
+    assert limit_of(work, ONE, 2, lookahead=8) != "lookahead"
 
 
 def test_the_blocks_of_a_trial_are_a_sequence() -> None:

@@ -34,6 +34,7 @@ def test_refinement_helps_at_some_step_and_not_at_another(model: str) -> None:
         str(step): Refinement(iterref=IterRef(step_index=step, iterations=10, step_size=20.0)) for step in STEPS
     }
     curve = show_curve(bench(model), refinements, num_prompts=24, num_seeds=2)
-    gains = {step: tuple(curve[step][1:]) for step in refinements}
-    assert any(mean >= 0.08 and low > 0 for mean, low, _ in gains.values())
-    assert any(mean < 0.08 and low <= 0 for mean, low, _ in gains.values())
+    gains = [tuple(curve[step][1:]) for step in refinements]
+    best, low, _ = max(gains)
+    assert best >= 0.08 and low > 0
+    assert any(mean < 0.08 and high < best for mean, _, high in gains), "no step is worse for certain"
