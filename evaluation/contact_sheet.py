@@ -6,6 +6,7 @@ the masks outlined. `attention_sheet` shows where each entity's attention lies o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +97,7 @@ def contact_sheet(
     side: int = 192,
     level: int = 0,
     outlines: bool = True,
+    panels: int = 1,
 ) -> Image.Image:
     """A grid with a row for every prompt and seed and a column for every setting.
 
@@ -105,6 +107,7 @@ def contact_sheet(
         side: px of an image's longer side at most; a 64 px image is enlarged three times at 192.
         level: which of the scores' confidences the marks show.
         outlines: whether to draw the instances' masks.
+        panels: grids side by side that share the rows out, the first rows to the left; at least 1.
 
     Returns:
         RGB image; save it as PNG.
@@ -123,12 +126,14 @@ def contact_sheet(
     notes = any(cell is not None and cell.note for row in rows for cell in row.cells)
     below = text_height(font(12), marks + notes) + 6
     legend = [(symbol, color, text) for symbol, color, text in _MARKS.values()]
-    canvas, draw, top = _start(title, settings, len(rows), side, side + below, legend)
+    num_lines = -(-len(rows) // panels)
+    canvas, draw, top = _start(title, settings, num_lines, side, side + below, legend, panels)
     for number, row in enumerate(rows):
-        y = top + number * (side + below + _GAP)
-        _describe(draw, (_MARGIN, y), row.prompt, f"seed {row.seed}", side)
+        panel, line = divmod(number, num_lines)
+        left, y = panel * _panel_width(len(settings), side), top + line * (side + below + _GAP)
+        _describe(draw, (left + _MARGIN, y), row.prompt, f"seed {row.seed}", side)
         for column, cell in enumerate(row.cells):
-            x = _column_x(column, side)
+            x = left + _column_x(column, side)
             if cell is None:
                 draw.rectangle((x, y, x + side - 1, y + side - 1), outline=HAIRLINE)
                 draw.text((x + side / 2, y + side / 2), "no image", font=font(12), fill=FAINT, anchor="mm")
@@ -183,11 +188,12 @@ def _start(
     side: int,
     row_height: int,
     legend: Sequence[tuple[str, Color, str]],
+    panels: int = 1,
 ) -> tuple[Image.Image, ImageDraw.ImageDraw, int]:
     """An empty sheet with title, legend and column titles; also where its first row begins (px from the top)."""
     if not num_rows:
         raise ValueError("a sheet needs at least one row")
-    width = _column_x(len(columns), side) - _GAP + _MARGIN
+    width = (panels - 1) * _panel_width(len(columns), side) + _column_x(len(columns), side) - _GAP + _MARGIN
     entries = [font(12).getlength(f"{symbol} {text}") + 22 for symbol, _, text in legend]
     width = max(width, round(2 * _MARGIN + sum(entries)), round(2 * _MARGIN + font(20, bold=True).getlength(title)))
     headers = [wrap(column, font(13, bold=True), side) for column in columns]
@@ -205,10 +211,15 @@ def _start(
         draw.text((x, legend_y - 2), symbol, font=font(15, bold=True), fill=color)
         draw.text((x + 16, legend_y), text, font=font(12), fill=FAINT)
         x += entry
-    for column, lines in enumerate(headers):
-        y = top - 6 - text_height(font(13, bold=True), len(lines))
-        draw_lines(draw, (_column_x(column, side), y), lines, font(13, bold=True))
+    for panel, (column, lines) in product(range(panels), enumerate(headers)):
+        x = panel * _panel_width(len(columns), side) + _column_x(column, side)
+        draw_lines(draw, (x, top - 6 - text_height(font(13, bold=True), len(lines))), lines, font(13, bold=True))
     return canvas, draw, top
+
+
+def _panel_width(num_columns: int, side: int) -> int:
+    """From where one panel begins to where the next does."""
+    return _column_x(num_columns, side) + _GAP
 
 
 def _column_x(column: int, side: int) -> int:

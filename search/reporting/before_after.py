@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from search.images.evaluator import Evaluator
 
 REPAIRED, OTHERS = 6, 2  # rows of the sheet: repaired by the winner, and spoilt or the same
-SLIDER = 3  # instances on a picture of the slider
+SLIDER = 4  # instances on a picture of the slider
+PANELS = 2  # side by side, so that a sheet fits a screen and a card of MLflow
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def sheet_of(
     settings: Mapping[str, Refinement | None],
     title: str,
 ) -> bytes:
-    """A row for every instance, a column for every setting, judged; as PNG."""
+    """A row for every instance, a column for every setting, judged, in two panels; as PNG."""
     columns = []
     for setting in settings.values():
         images = evaluator.images(setting, instances)
@@ -103,7 +104,7 @@ def sheet_of(
         SheetRow(instance.prompt, instance.seed, cells) for instance, *cells in zip(instances, *columns, strict=True)
     ]
     file = io.BytesIO()
-    contact_sheet(rows, list(settings), title=title).save(file, format="PNG")
+    contact_sheet(rows, list(settings), title=title, panels=min(PANELS, len(rows))).save(file, format="PNG")
     return file.getvalue()
 
 

@@ -52,6 +52,20 @@ def test_images_stand_by_setting_and_seed():
     assert places[0][0][0][1] < places[1][0][0][1]
 
 
+def test_panels_share_the_rows_out():
+    images = [picture(number) for number in range(3)]
+    rows = [SheetRow(PROMPT, seed, [Cell(image)]) for seed, image in enumerate(images)]
+    one, two = (contact_sheet(rows, ["base"], side=SIDE, panels=panels) for panels in (1, 2))
+    [(x, y)], [below], [beside] = (find(two, fitted(image, SIDE)) for image in images)
+    assert below[0] == x and below[1] > y
+    assert beside[0] > x + SIDE and beside[1] == y
+    assert two.height < one.height and two.width > one.width
+    panel = beside[0] - x
+    headings = [np.asarray(two)[: y - 1, left : left + SIDE] for left in (x, x + panel)]
+    rule = slice(y - 25, y - 1)  # where the columns' titles are
+    assert np.array_equal(headings[0][rule], headings[1][rule]) and (headings[0][rule] != 255).any()
+
+
 @pytest.mark.parametrize(
     ("found", "bound", "marks"),
     [
