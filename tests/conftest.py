@@ -1,4 +1,8 @@
-"""Check the types and array shapes that signatures state, here and not in production."""
+"""No test asks a model hub. Types and array shapes that signatures state are checked, here and not in production."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports the hub's library, which reads it once
 
 from jaxtyping import install_import_hook
 
