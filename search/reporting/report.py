@@ -14,6 +14,7 @@ from search.result import SearchResult, SettingRow
 from search.selection import Confirmed
 
 SHOWN = 30  # settings in the table, the best first
+CURVE_HEADS = {False: ">TIAM without GSNg, %", True: ">TIAM with GSNg, %"}
 
 
 def report(result: SearchResult, *, figures: bool = True, shown: int | None = SHOWN) -> Report:
@@ -61,14 +62,15 @@ def curve(result: SearchResult) -> list[CurvePoint]:
 
 
 def curve_table(result: SearchResult) -> Table:
-    """The curve's numbers."""
+    """The curve's numbers, with and without GSNg as far as tried."""
     found = {(point.step_index, point.gsng): point for point in curve(result)}
+    heads = {guided: head for guided, head in CURVE_HEADS.items() if any(gsng == guided for _, gsng in found)}
     rows = []
     for step in sorted({step for step, _ in found}):
-        cells = [_curve_cell(found.get((step, guided))) for guided in (False, True)]
+        cells = [_curve_cell(found.get((step, guided))) for guided in heads]
         rows.append((str(step), f"{result.timesteps[step]:g}", *cells))
     return Table(
-        (">Step", ">Timestep", ">TIAM without GSNg, %", ">with GSNg, %"),
+        (">Step", ">Timestep", *heads.values()),
         rows,
         "The best setting tried at each step, on the validation prompts; in brackets the 95 % interval over prompts. "
         "A star: stopped early, over the prompts seen until then.",

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from core.config import GSNg, IterRef, Refinement
 from search.cli import build_app
-from search.reporting.report import curve, report, settings_table
+from search.reporting.report import curve, curve_table, report, settings_table
 from search.reporting.report_formats import Figure, Report, Section, Table, to_html, write_report
 from search.result import setting_row
 from tests.search.found_search import finished, outcomes, part, stored
@@ -52,6 +52,11 @@ def test_the_curve_takes_the_best_complete_setting_of_each_step():
         (4, 751.0, False, 0.75, True),
         (4, 751.0, True, 0.5, True),
     ]
+    table = curve_table(result)
+    assert table.columns == (">Step", ">Timestep", ">TIAM without GSNg, %", ">TIAM with GSNg, %")
+    assert [row[3].startswith("50.0 [") for row in table.rows] == [False, True], "none was tried at step 2"
+    alone = curve_table(finished(trials=(row(0, 4, half),)))
+    assert alone.columns == (">Step", ">Timestep", ">TIAM without GSNg, %")
     assert [entry[1] for entry in settings_table(result).rows][:4] == [
         "unrefined",
         "step 4 (t 751), 2 iterations",
