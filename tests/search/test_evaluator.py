@@ -69,7 +69,7 @@ def _double_pipeline() -> Any:
     return load_pipeline("keystep/shapes-sd", torch_dtype=torch.float64)
 
 
-@pytest.mark.parametrize("order", ["largest first", "smallest first"])
+@pytest.mark.parametrize("order", ["largest first", pytest.param("smallest first", marks=pytest.mark.slow)])
 def test_images_do_not_depend_on_what_is_stored(exact_evaluator: Evaluator, tmp_path: Path, order: str) -> None:
     """Settings one after the other over one store, in batches of changing composition."""
     instances = validation(small_spec(tmp_path)).instances[1:3]

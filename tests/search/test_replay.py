@@ -55,7 +55,7 @@ def test_what_cannot_be_counted_is_refused(tmp_path: Path) -> None:
             Reuse(Space(spec, [float(9 - step) for step in range(STEPS)]), spec.sampler)
 
 
-@pytest.mark.parametrize("pruner", ["paired", "MedianPruner"])
+@pytest.mark.parametrize("pruner", ["paired", pytest.param("MedianPruner", marks=pytest.mark.slow)])
 def test_a_replay_is_the_real_search(tmp_path: Path, pruner: str) -> None:
     """The same settings in the same order, stopped after as many instances, as Ray Tune runs them."""
     spec = make_spec(tmp_path, search={"pruner": pruner})

@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 import ray
 from mlflow import MlflowClient
 from ray import tune
@@ -34,6 +35,7 @@ class Counting(tune.Trainable):
         return True
 
 
+@pytest.mark.slow
 def test_blocks_of_real_trials_arrive(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_CHDIR_TO_TRIAL_DIR", "0")
     monkeypatch.setenv("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
