@@ -7,7 +7,7 @@ READY := .venv/.ready
 export OMP_NUM_THREADS ?= 2
 export RAY_CHDIR_TO_TRIAL_DIR ?= 0
 
-.PHONY: demo test test-all browser lint bench docs notebooks ui clean
+.PHONY: demo test test-all browser lint bench docs notebooks notebooks-small ui clean
 
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -46,6 +46,9 @@ docs: $(READY)
 notebooks: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m nbconvert --to notebook --execute --log-level WARN \
 		--output-dir out/notebooks notebooks/*.ipynb
+
+notebooks-small: $(READY)
+	$(BIN)/python -m pytest --quiet -m slow tests/test_notebooks.py -k small
 
 ui: $(READY)
 	$(BIN)/keystep ui

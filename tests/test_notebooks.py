@@ -17,8 +17,11 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # What the small run has fewer of: two prompts a set prove nothing, so the export is told to go on without proof.
 FEWER = {
-    "--set prompts.validation=10": "--set prompts.validation=2 --set prompts.held_out=2",
-    '"space.steps=[0, 1, 2, 4, 8]"': '"space.steps=[0, 1, 8]"',
+    "--set prompts.validation=10": (
+        "--set prompts.validation=2 --set prompts.held_out=2 --set sampler.num_inference_steps=6 "
+        "--set resources.workers=1"
+    ),
+    '"space.steps=[0, 1, 2, 4, 8]"': '"space.steps=[0, 1, 4]"',
     "keystep export quickstart": "keystep export quickstart --force",
     "STEPS, SEEDS, SHIFTS = [0, 1, 2, 3, 5, 8, 11], list(range(100, 116)), 10": (
         "STEPS, SEEDS, SHIFTS = [1, 11], list(range(100, 104)), 4"
@@ -99,14 +102,21 @@ def test_it_tells_a_story(notebook: Path) -> None:
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("small", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["small", "as they are"])
-def test_they_run_from_top_to_bottom(small: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("notebooks", "small"),
+    [
+        pytest.param(NOTEBOOKS[1:2], True, id="without a search"),
+        pytest.param(NOTEBOOKS, True, id="small", marks=pytest.mark.slow),
+        pytest.param(NOTEBOOKS, False, id="as they are", marks=pytest.mark.slow),
+    ],
+)
+def test_they_run_from_top_to_bottom(notebooks: list[Path], small: bool, tmp_path: Path) -> None:
     """As `make notebooks` does, one after the other: the third reads what the first left."""
     command = tmp_path / "bin" / "keystep"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -c "from search.cli import main; main()" "$@"\n')
     command.chmod(0o755)
-    for notebook in NOTEBOOKS:
+    for notebook in notebooks:
         place = tmp_path / "notebooks" / notebook.name
         place.parent.mkdir(exist_ok=True)
         place.write_bytes(notebook.read_bytes())
@@ -126,7 +136,9 @@ def test_they_run_from_top_to_bottom(small: bool, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-5000:]
-    for made in (tmp_path / "made").glob("*.ipynb"):
+    made_notebooks = sorted((tmp_path / "made").glob("*.ipynb"))
+    assert [made.name for made in made_notebooks] == [notebook.name for notebook in notebooks]
+    for made in made_notebooks:
         outputs = [output for cell in nbformat.read(made, as_version=4).cells for output in cell.get("outputs", [])]
         assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3, f"{made.name} lost its figures"
         assert [output for output in outputs if output.output_type == "error"] == []

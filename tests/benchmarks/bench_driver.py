@@ -36,12 +36,18 @@ WINDOWS = 10  # of the run, between which throughput and memory are compared
 
 
 class Quick:
-    """Outcomes of the stand-in, made in `MILLISECONDS` a block."""
+    """Outcomes of the stand-in, made in `MILLISECONDS` a block; a process's first block takes `LOADING` seconds more.
+
+    Ray Tune gives the worker of a trial that ends to a trial whose own worker is still starting, and kills that one. So
+    the first trials last until all workers are there, as the loading of a model does; else they start for ever.
+    """
 
     MILLISECONDS = 2.0
+    LOADING = 30.0
 
     def __init__(self, spec: SearchSpec):
         self.computed: frozenset[int] = frozenset()
+        time.sleep(self.LOADING)
 
     def evaluate(self, refinement: Refinement | None, instances: Sequence[Instance]) -> dict[int, Outcome]:
         """One outcome an instance, by number."""
