@@ -9,19 +9,32 @@ from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from search.resident_workers import keep_workers
 from search.settings.suggest import KeystepSearch
 
 
 class AskPruner(FIFOScheduler):
     """Hands every block's outcomes to the search, and stops the trials that its pruner gives up.
 
-    Trials run in the order of their slots. Ray Tune calls the scheduler with every result but a trial's last one,
-    which comes with its completion; a result that comes twice (a trial restored after its worker died) counts once.
+    Ray Tune calls the scheduler with every result but a trial's last one, which comes with its completion; a result
+    that comes twice (a trial restored after its worker died) counts once.
     """
 
     def __init__(self, search: KeystepSearch):
         super().__init__()
         self._search = search
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        keep_workers(tune_controller)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """None: Ray Tune then gives a worker that is free to a trial that has none.
+
+        A trial named here, or the oldest one as `FIFOScheduler` has it, takes the free worker even if its own is still
+        starting, and that one is killed: while trials are shorter than a worker's start, none but the first would ever
+        get there, nor one on a node that comes later.
+        """
+        return None
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         stop = self._search.see_block(trial.trial_id, result)

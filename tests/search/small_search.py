@@ -69,9 +69,15 @@ def run(spec: SearchSpec, **play: Any) -> list[TrialRecord]:
 
 def logged(spec: SearchSpec, what: str) -> list[tuple[int, int]]:
     """(slot, block) of every block whose computing did `begin`, or was `done`, in order."""
-    log = _store(spec) / "log"
-    lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
-    return [(int(slot), int(block)) for word, slot, block, _ in lines if word == what]
+    return [(int(slot), int(block)) for word, slot, block, _ in _lines(spec) if word == what]
+
+
+def worked(spec: SearchSpec) -> dict[int, set[int]]:
+    """Worker process to the slots that it has computed blocks of."""
+    slots: dict[int, set[int]] = {}
+    for _, slot, _, worker in _lines(spec):
+        slots.setdefault(int(worker), set()).add(int(slot))
+    return slots
 
 
 def study_folder(spec: SearchSpec) -> Path:
@@ -117,6 +123,11 @@ def wait_for(condition: Any, driver: subprocess.Popen[str] | None, timeout: floa
         assert time.monotonic() < until, "nothing happened"
         assert driver is None or driver.poll() is None, driver and driver.communicate()
         time.sleep(0.05)
+
+
+def _lines(spec: SearchSpec) -> list[list[str]]:
+    log = _store(spec) / "log"
+    return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
 
 
 def _store(spec: SearchSpec) -> Path:

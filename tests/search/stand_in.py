@@ -40,12 +40,19 @@ class StandIn(tune.Trainable):
     store: folder of what is known and of the log.
     blocks: instance numbers of each block.
     seconds: what a block takes.
+    slow: [slot, seconds], of a slot whose blocks take longer.
+    late: seconds that every worker but the first takes to start.
     fail: slots that raise.
     die: [slot, block] where the worker process is killed, once.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         self.reset_config(config)
+        if late := self._play.get("late"):
+            try:
+                (self._store / "first").touch(exist_ok=False)
+            except FileExistsError:
+                time.sleep(late)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._play = json.loads(new_config["evaluator"])
@@ -64,7 +71,8 @@ class StandIn(tune.Trainable):
         numbers = blocks[self._block]
         if computed:
             self._log("begin")
-            time.sleep(self._play.get("seconds", 0.0))
+            slow, seconds = self._play.get("slow", (None, 0.0))
+            time.sleep(seconds if self._slot == slow else self._play.get("seconds", 0.0))
             self._die_if_told()
             known.write_text("known")
             self._log("done")

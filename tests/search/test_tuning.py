@@ -27,6 +27,7 @@ from tests.search.small_search import (
     told,
     wait_for,
     winner,
+    worked,
 )
 from tests.search.stand_in import BEST_STEP, StandIn
 
@@ -143,6 +144,18 @@ def test_a_driver_that_is_killed_or_interrupted_is_gone_on_from(
     assert {trial: after[trial] for trial in before} == before
     assert summary(run(spec)) == summary(expected)  # there is nothing left to do
     assert told(spec) == after
+
+
+def test_workers_that_wait_for_a_slow_trial_stay(tmp_path: Path):
+    spec = make_spec(tmp_path, resources={"workers": 3})
+    run(spec, seconds=0.4, slow=[0, 1.2])
+    assert len(worked(spec)) == 3
+
+
+def test_trials_shorter_than_the_start_of_a_worker_leave_it_alone(tmp_path: Path):
+    spec = make_spec(tmp_path, search={"lookahead": 12})
+    run(spec, seconds=0.2, late=3.0)
+    assert len(worked(spec)) == 2
 
 
 def test_no_time_begins_no_trial(tmp_path: Path):
