@@ -6,6 +6,8 @@ READY := .venv/.ready
 # Two cores are the smallest machine keystep is tested on; Ray gives a worker of one CPU one thread.
 export OMP_NUM_THREADS ?= 2
 export RAY_CHDIR_TO_TRIAL_DIR ?= 0
+# Without bytecode every worker of every search would compile torch again, for half a minute.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all browser lint bench docs notebooks notebooks-small ui clean
 

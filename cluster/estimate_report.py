@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, PercentFormatter, ScalarFormatter
 
 from cluster.driver_pace import SOURCE as DRIVER_SOURCE
 from cluster.estimate import Estimate, Row
@@ -83,6 +83,9 @@ def draw(found: Estimate) -> Figure:
     hours.set_title("Wall time", loc="left", fontweight="bold")
     hours.set_ylabel("hours")
     hours.set_yscale("log")
+    hours.yaxis.set_major_formatter("{x:g}")
+    hours.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+    hours.yaxis.set_minor_formatter("{x:g}")
     used.set_title("Utilisation of the GPUs", loc="left", fontweight="bold")
     used.set_ylabel("share of their time at work")
     used.set_ylim(0, 1.02)
