@@ -112,7 +112,7 @@ def test_every_command_is_one_that_there_is(command: Command) -> None:
     elif program in ("python", "python3") and rest[0] == "-m":
         assert importlib.util.find_spec(rest[1]) is not None
     else:
-        assert program in ("git", "cd", "pip", "mlflow", "curl", "export"), f"nothing checks {command}"
+        assert program in ("git", "cd", "pip", "mlflow", "curl", "export", "source"), f"nothing checks {command}"
 
 
 def test_what_is_quick_runs_as_it_stands(place: Path) -> None:
