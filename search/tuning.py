@@ -121,11 +121,15 @@ def run_trials(
 
 
 class _Forget(tune.Callback):
-    """Ray Tune keeps the history of every number of every trial, which no one reads and which would pile up."""
+    """Ray Tune keeps every number and every checkpoint's result of every trial, which no one reads and which pile up."""
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        trial.metric_analysis.clear()
-        trial.metric_n_steps.clear()
+        told = trial.run_metadata
+        told.metric_analysis.clear()
+        told.metric_n_steps.clear()
+        told.last_result = {}
+        checkpoints = told.checkpoint_manager
+        told.checkpoint_manager = type(checkpoints)(checkpoint_config=checkpoints.checkpoint_config)
 
     on_trial_error = on_trial_complete
 
