@@ -121,7 +121,7 @@ def run_trials(
 
 
 class _Forget(tune.Callback):
-    """Ray Tune keeps every number and every checkpoint's result of every trial, which no one reads and which pile up."""
+    """Ray Tune keeps every number and every checkpoint's result of every trial, unread by anyone, and they pile up."""
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         told = trial.run_metadata
