@@ -31,7 +31,7 @@ def keep_workers(tune_controller: Any) -> None:
         tune_controller: as Ray Tune hands it to its scheduler when the first trial is added. Ray Tune has no public
             setting for this; where its inside looks otherwise than in Ray 2.60, all stays as Ray Tune has it.
     """
-    controller = getattr(tune_controller, "_tune_controller", None)
+    controller: Any = getattr(tune_controller, "_tune_controller", None)
     cache = getattr(controller, "_actor_cache", None)
     if type(cache) is _ObjectCache and not cache.total_max_objects and not cache.num_cached_objects:
         controller._actor_cache = ResidentWorkers()
