@@ -42,6 +42,7 @@ class StandIn(tune.Trainable):
     seconds: what a block takes.
     slow: [slot, seconds], of a slot whose blocks take longer.
     late: seconds that every worker but the first takes to start.
+    together: how many workers begin at once, when all are there.
     fail: slots that raise.
     die: [slot, block] where the worker process is killed, once.
     """
@@ -53,6 +54,10 @@ class StandIn(tune.Trainable):
                 (self._store / "first").touch(exist_ok=False)
             except FileExistsError:
                 time.sleep(late)
+        if together := self._play.get("together"):
+            (self._store / f"{os.getpid()}-there").touch()
+            while len(list(self._store.glob("*-there"))) < together:
+                time.sleep(0.05)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._play = json.loads(new_config["evaluator"])

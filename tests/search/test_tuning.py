@@ -148,13 +148,14 @@ def test_a_driver_that_is_killed_or_interrupted_is_gone_on_from(
 
 def test_workers_that_wait_for_a_slow_trial_stay(tmp_path: Path):
     spec = make_spec(tmp_path, resources={"workers": 3})
-    run(spec, seconds=0.4, slow=[0, 1.2])
-    assert len(worked(spec)) == 3
+    run(spec, together=3, seconds=0.1, slow=[0, 0.5])
+    slots = worked(spec).values()
+    assert len(slots) == 3 and all(max(each) > 2 for each in slots), "slots 3 to 5 wait for slot 0"
 
 
 def test_trials_shorter_than_the_start_of_a_worker_leave_it_alone(tmp_path: Path):
     spec = make_spec(tmp_path, search={"lookahead": 12})
-    run(spec, seconds=0.2, late=3.0)
+    run(spec, seconds=0.3, late=3.0)
     assert len(worked(spec)) == 2
 
 
