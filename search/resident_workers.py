@@ -32,6 +32,5 @@ def keep_workers(tune_controller: Any) -> None:
             setting for this; where its inside looks otherwise than in Ray 2.60, all stays as Ray Tune has it.
     """
     controller: Any = getattr(tune_controller, "_tune_controller", None)
-    cache = getattr(controller, "_actor_cache", None)
-    if type(cache) is _ObjectCache and not cache.total_max_objects and not cache.num_cached_objects:
+    if type(getattr(controller, "_actor_cache", None)) is _ObjectCache:  # an empty one: no trial has begun
         controller._actor_cache = ResidentWorkers()
