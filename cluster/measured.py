@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from core.config import IterRef, Refinement
 from search.instances import Instance, make_parts
-from search.pool import WorkerPool
+from search.work.pool import WorkerPool
 from search.spec import SearchSpec
 from search.tuning import start_ray
 

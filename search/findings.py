@@ -52,6 +52,7 @@ class Findings:
         self.verdict: HeldOut | None = None
         self.metrics: MetricsFound | None = None
         self.held_out_costs = Costs(evaluations=0.0, evaluations_alone=0.0, seconds=0.0)
+        self.ahead = (0.0, 0.0)
         self._clock = clock
         self._started = clock()
         self._due = self._started
@@ -93,6 +94,10 @@ class Findings:
         self.verdict = verdict(self.held_out, *measured, alpha=self.spec.search.alpha)
         self.held_out_costs = costs(dict(enumerate(each for found in outcomes for each in found.values())))
 
+    def spend_ahead(self, evaluations: float, seconds: float) -> None:
+        """Denoiser evaluations and workers' seconds that were spent ahead of a decision which made them needless."""
+        self.ahead = self.ahead[0] + evaluations, self.ahead[1] + seconds
+
     def write_if_due(self) -> None:
         """Write result.json if a trial ended since it was written, unless that was a moment ago.
 
@@ -122,7 +127,7 @@ class Findings:
         rows, spent = [*self.baselines, *self.trials], self.held_out_costs
         total = len(self.validation.instances)
         plain = sum(row.evaluations_per_image * total for row in rows) + spent["evaluations_alone"]
-        worked = sum(row.seconds for row in rows) + spent["seconds"]
+        worked = sum(row.seconds for row in rows) + spent["seconds"] + self.ahead[1]
         return SearchResult(
             search_id=self.spec.search_id,
             status=status,
@@ -137,7 +142,9 @@ class Findings:
             chosen=None if self.choice is None else Chosen.of(self.choice),
             held_out=self.verdict,
             metrics=self.metrics,
-            evaluations_spent=sum(row.evaluations for row in rows) + spent["evaluations"],
+            evaluations_spent=sum(row.evaluations for row in rows) + spent["evaluations"] + self.ahead[0],
+            evaluations_ahead=self.ahead[0],
+            seconds_ahead=self.ahead[1],
             evaluations_plain=plain,
             seconds=self.seconds_before + self._clock() - self._started,
             gpu_seconds=worked * self.spec.resources.gpus,

@@ -5,7 +5,7 @@ from pathlib import Path
 from search.instances import Part, make_parts
 from search.metric_estimates import MetricsFound
 from search.metrics import measure_settings
-from search.pool import WorkerPool
+from search.work.pool import WorkerPool
 from search.reporting.before_after import copy_sheet, draw, pictures_of, tell
 from search.reporting.progress import SearchView
 from search.result import SearchResult

@@ -11,7 +11,7 @@ from evaluation.image_metrics import ImageMetrics
 from search.images.models import kept_folder
 from search.instances import Instance, Part
 from search.metric_estimates import MetricsFound, metric_found
-from search.pool import WorkerPool
+from search.work.pool import WorkerPool
 from search.spec import SearchSpec
 
 if TYPE_CHECKING:

@@ -176,7 +176,10 @@ class SearchResult(BaseModel):
         chosen: on validation; None before there is a choice.
         held_out: the verdict; None before there is one.
         metrics: what `spec.metrics` asks for, on held-out images; None if it asks for nothing, or is not measured yet.
-        evaluations_plain: denoiser evaluations of the plain way: every trial from noise, on every instance.
+        evaluations_spent: denoiser evaluations of all runs together.
+        evaluations_plain: of the plain way: every trial from noise, on every instance.
+        evaluations_ahead, seconds_ahead: of those spent, and of the workers' time, what was computed before a decision
+            that made it needless.
         seconds: wall time, of all runs together.
         gpu_seconds: workers' time times their GPUs.
         versions: package name to version.
@@ -202,6 +205,8 @@ class SearchResult(BaseModel):
     metrics: MetricsFound | None = None
     evaluations_spent: float = 0.0
     evaluations_plain: float = 0.0
+    evaluations_ahead: float = 0.0
+    seconds_ahead: float = 0.0
     seconds: float = 0.0
     gpu_seconds: float = 0.0
     versions: dict[str, str]

@@ -1,5 +1,6 @@
 """A whole search: preflight, baseline, trials, choice, held-out prompts. The same call again goes on with it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -9,10 +10,9 @@ from search.finished import call_again, finished_result, measured
 from search.images.outcomes import Outcome, setting_id
 from search.instances import Part, make_parts
 from search.metrics import metric_models
-from search.pool import BlockDone, WorkerPool
 from search.preflight import inspect, seconds_per_image
 from search.reporting.before_after import copy_sheet, draw, pictures_of, tell
-from search.reporting.progress import SearchView, ViewCallback, Watched
+from search.reporting.progress import Images, SearchView, ViewCallback, Watched
 from search.reporting.settings_text import setting_text
 from search.result import FILE_NAME, Chosen, SearchResult, SettingRow
 from search.selection import Choice
@@ -24,6 +24,10 @@ from search.stored_searches import local_search_folder, search_folder, stored_re
 from search.tracking.tracker import Tracker
 from search.tracking.tune_tracking import TuneTracking
 from search.tuning import run_trials, start_ray
+from search.work.batches import BlockDone
+from search.work.pool import Asked, Block, WorkerPool
+
+CONFIRMED = 3  # settings at most on held-out prompts: unrefined, winner, runner-up
 
 
 def run_search(
@@ -69,8 +73,10 @@ class _Search:
         self.local = local_search_folder(spec)
         self.tracker = Tracker(spec, self.local)
         earlier = stored_result(spec)
-        seconds_before = 0.0 if earlier is None else earlier.seconds
-        self.found = Findings(spec, self.validation, self.held_out, seconds_before=seconds_before)
+        self.found = Findings(spec, self.validation, self.held_out)
+        if earlier is not None:
+            self.found.seconds_before = earlier.seconds
+            self.found.ahead = earlier.evaluations_ahead, earlier.seconds_ahead
         self._finished = False
 
     def run(self, fresh: bool, sheet: Path | None) -> SearchResult:
@@ -79,6 +85,8 @@ class _Search:
         self.view.stage("preflight")
         path, search_id = self.spec.storage.path, self.spec.search_id
         with WorkerPool(self.spec) as pool:
+            pool.on_state = self.view.workers
+            pool.open()
             preflight = pool.ask(inspect, (self.validation, self.held_out), self.spec.resources.batch_size)
             self.found.preflight = preflight
             if self.spec.metrics.clip is not None:
@@ -88,20 +96,27 @@ class _Search:
                 if fresh:
                     search_folder(path, search_id).remove(FILE_NAME)  # else it would still say that it is finished
                     forget(path, search_id)
-                    self.found.seconds_before = 0.0
+                    self.found.seconds_before, self.found.ahead = 0.0, (0.0, 0.0)
                 self.tracker.start(self.validation, self.held_out, preflight.timesteps, fresh=fresh)
                 return self._run(pool, space, sheet)
 
     def _run(self, pool: WorkerPool, space: Space, sheet: Path | None) -> SearchResult:
         """The stages after the preflight."""
         self.view.watched.num_slots = min(self.spec.search.trials, space.size or self.spec.search.trials)
+        self.view.watched.images = Images(
+            baseline=(1 + len(space.guidance_alone())) * len(self.validation.instances),
+            trial=len(self.validation.instances),
+            held_out=CONFIRMED * len(self.held_out.instances),
+        )
         self._run_baselines(pool, space)
-        pool.close()  # the trials have workers of their own
-        self._run_trials(space)
+        ahead = pool.start(self._blocks([None], self.held_out), spare=True)
+        self._run_trials(pool, space)
         self.found.save("running")
         choice = self.found.choose()
-        if choice.winner is not None:
-            self._confirm(pool, choice)
+        if choice.winner is None:
+            self.found.spend_ahead(*pool.abandon(ahead))
+        else:
+            self._confirm(pool, choice, ahead)
             self.found.metrics = measured(self.spec, pool, self.held_out, self.found.verdict, self.view)
         result = self.found.save("finished")
         self._finished = True
@@ -125,31 +140,36 @@ class _Search:
     def _run_baselines(self, pool: WorkerPool, space: Space) -> None:
         settings: list[Refinement | None] = [None, *space.guidance_alone()]
         self.view.stage("baseline", len(settings) * len(self.validation.blocks))
-        outcomes = self._evaluated(pool, settings, self.validation)
+        outcomes = pool.run(self._blocks(settings, self.validation), self._told)
         for setting in settings:
             found = outcomes[setting_id(setting)]
             row = self.found.add_baseline(setting, found)
             self.tracker.baseline(row.values, None if setting is None else setting.gsng, **costs(found))
         self._show_best()
 
-    def _run_trials(self, space: Space) -> None:
+    def _run_trials(self, pool: WorkerPool, space: Space) -> None:
         self.view.stage("trials")
 
         def known(records: list[TrialRecord]) -> None:
-            self.view.resume([record.state for record in records])
+            seen = sum(len(record.values) for record in records)
+            self.view.resume([record.state for record in records], seen)
             for record in records:
                 self._keep(record)
             self.found.save("running")
 
-        run_trials(
-            self.spec,
-            space,
-            self.validation,
-            self.found.baselines[0].values,
-            callbacks=[ViewCallback(self.view), TuneTracking(self.tracker), KeepUp(self.found)],
-            on_end=self._keep,
-            on_known=known,
-        )
+        try:
+            run_trials(
+                self.spec,
+                space,
+                self.validation,
+                self.found.baselines[0].values,
+                pool=pool,
+                callbacks=[ViewCallback(self.view, pool.look), TuneTracking(self.tracker), KeepUp(self.found)],
+                on_end=self._keep,
+                on_known=known,
+            )
+        finally:
+            self.found.spend_ahead(*pool.in_vain())
 
     def _keep(self, record: TrialRecord) -> None:
         """What a trial found, in the order that trials end."""
@@ -164,25 +184,30 @@ class _Search:
         else:
             self.view.best(f"{setting_text(best.refinement)}: {_percent(best)}, {unrefined}")
 
-    def _confirm(self, pool: WorkerPool, choice: Choice) -> None:
-        """The winner, its runner-up and the baseline on prompts that no choice has seen."""
+    def _confirm(self, pool: WorkerPool, choice: Choice, ahead: Asked) -> None:
+        """The winner, its runner-up and the baseline on prompts that no choice has seen.
+
+        Args:
+            ahead: the baseline's blocks, for which workers had time during the trials.
+        """
         chosen = [each.refinement for each in (choice.winner, choice.runner_up) if each is not None]
         settings: list[Refinement | None] = [None, *chosen]
         self.view.stage("held-out", len(settings) * len(self.held_out.blocks))
-        outcomes = self._evaluated(pool, settings, self.held_out)
+        asked = pool.start(self._blocks(chosen, self.held_out))
+        outcomes = pool.outcomes(self._blocks([None], self.held_out), ahead, self._told)
+        outcomes |= pool.outcomes(self._blocks(chosen, self.held_out), asked, self._told)
         shown = self.held_out.instances[: self.spec.resources.batch_size]
         seconds = pool.ask(seconds_per_image, settings, shown)
         self.found.confirm(settings, [outcomes[setting_id(setting)] for setting in settings], seconds)
         self.tracker.cost("held-out", **self.found.held_out_costs)
 
-    def _evaluated(
-        self, pool: WorkerPool, settings: list[Refinement | None], part: Part
-    ) -> dict[str, dict[int, Outcome]]:
-        def told(done: BlockDone) -> None:
-            alone = sum(outcome.evaluations_alone for outcome in done.outcomes.values())
-            self.view.advance(1, spent=done.evaluations, plain=alone)
+    def _told(self, done: BlockDone) -> None:
+        alone = sum(outcome.evaluations_alone for outcome in done.outcomes.values())
+        self.view.advance(1, spent=done.evaluations, plain=alone)
 
-        return pool.run([(setting, block) for setting in settings for block in part.blocks], told)
+    @staticmethod
+    def _blocks(settings: Sequence[Refinement | None], part: Part) -> list[Block]:
+        return [(setting, block) for setting in settings for block in part.blocks]
 
 
 def _view(spec: SearchSpec, stream: TextIO | None) -> SearchView:

@@ -1,4 +1,4 @@
-"""The trials of a search, run by Ray Tune: reused workers, Optuna's settings and pruning, resumable at any point."""
+"""The trials of a search, run by Ray Tune: Optuna's settings and pruning, the pool's workers, resumable at any point."""
 
 import logging
 import os
@@ -18,19 +18,21 @@ from ray import tune
 from ray._private import ray_constants
 
 from search.instances import Part
-from search.pool import workers_that_fit
 from search.settings.ask_pruner import AskPruner
 from search.settings.journal import open_journal
 from search.settings.ledger import TrialRecord
+from search.settings.rounds import first_decision
 from search.settings.space import Space
 from search.settings.suggest import KeystepSearch
 from search.spec import SearchSpec
 from search.spec_sections import TrackingSpec
 from search.storage import local_folder
-from search.trial import StepTrial
+from search.work.pool import WorkerPool
+from search.work.trial import StepTrial
 
 KNOCK_SECONDS = 10.0
-TRIALS = "trials-"  # how the folders begin in which Ray Tune keeps checkpoints of running trials
+WAITING = {"memory": 1.0}  # bytes that a trial asks for, which holds nothing: Ray Tune wants it to ask for something
+TRIALS = "trials-"  # how the folders begin in which Ray Tune keeps its state
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the one that keeps quiet when told to
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in a spec are relative to where the search was started
@@ -46,9 +48,8 @@ def run_trials(
     part: Part,
     baseline: Mapping[int, float],
     *,
+    pool: WorkerPool,
     callbacks: Sequence[tune.Callback] = (),
-    trainable: type[tune.Trainable] = StepTrial,
-    evaluator: str | None = None,
     on_end: Callable[[TrialRecord], None] | None = None,
     on_known: Callable[[list[TrialRecord]], None] | None = None,
 ) -> list[TrialRecord]:
@@ -61,9 +62,8 @@ def run_trials(
     Args:
         part: the instances that trials are judged on.
         baseline: instance number to outcome of the unrefined model, all instances of `part`.
+        pool: whose workers make the images.
         callbacks: told by Ray Tune what its trials do; `trial.config["slot"]` says which is which.
-        trainable: what evaluates a setting block by block.
-        evaluator: import path of what the trainable evaluates with; None is its own choice.
         on_end: called with the record of each trial that ends, before the callbacks hear of it.
         on_known: called once, before any trial runs, with the records of those that earlier calls have ended.
 
@@ -74,23 +74,33 @@ def run_trials(
     """
     with open_journal(spec.storage.path, spec.search_id) as (storage, journal), _environment(), _own_handlers():
         untracked = spec.model_copy(update={"tracking": TrackingSpec(enabled=False)})  # Ray Tune writes it to a file
-        search = KeystepSearch(untracked, space, part, baseline, storage=storage, journal=journal, on_end=on_end)
+        search = KeystepSearch(
+            untracked,
+            space,
+            part,
+            baseline,
+            storage=storage,
+            journal=journal,
+            on_end=on_end,
+            on_begin=pool.begin,
+            on_over=pool.drop,
+        )
         if on_known is not None:
             on_known([record for record in search.ledger.records() if record.state != "running"])
         start_ray()
-        workers = min(spec.resources.workers or spec.search.lookahead, workers_that_fit(spec.resources))
+        pool.plan_trials(part, first_decision(part, spec.search.min_prompts, spec.search.pruner))
         filesystem, root = _filesystem(spec.storage.path)
         place, name = f"{root}/searches/{spec.search_id}", f"{TRIALS}{uuid.uuid4().hex[:8]}"
         if isinstance(filesystem, LocalFileSystem):  # elsewhere no lock says that no one else writes there
             _clear(Path(place))
         tuner = tune.Tuner(
-            tune.with_resources(trainable, {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}),
-            param_space={"spec": untracked.model_dump_json(), "evaluator": evaluator},
+            tune.with_resources(StepTrial, tune.PlacementGroupFactory([WAITING])),
+            param_space={"pool": pool.name},
             tune_config=tune.TuneConfig(
                 search_alg=search,
                 scheduler=AskPruner(search),
                 num_samples=search.limit + 1,  # the search itself says when it is over
-                max_concurrent_trials=workers,
+                max_concurrent_trials=spec.search.lookahead,
                 reuse_actors=True,
                 trial_name_creator=lambda trial: f"slot-{trial.config['slot']}",
                 trial_dirname_creator=lambda trial: f"slot-{trial.config['slot']}",
@@ -100,7 +110,6 @@ def run_trials(
                 storage_path=place,
                 storage_filesystem=filesystem,
                 failure_config=tune.FailureConfig(max_failures=spec.resources.max_failures),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
                 callbacks=[*callbacks, _Forget()],
                 verbose=0,
             ),
@@ -109,7 +118,7 @@ def run_trials(
             tuner.fit()
         finally:
             if filesystem.get_file_info(f"{place}/{name}").type != FileType.NotFound:
-                filesystem.delete_dir(f"{place}/{name}")  # checkpoints of trials, of use while they run
+                filesystem.delete_dir(f"{place}/{name}")  # Ray Tune's own state
         if search.outage is not None:
             raise ValueError(
                 f"trials failed one after the other, the last with\n  {search.outage}\n"

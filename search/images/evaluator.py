@@ -1,10 +1,8 @@
 """What a setting makes of given instances: the hot path of a search. What is known is read, the rest is computed."""
 
-import pkgutil
 import time
-from collections.abc import Collection, Mapping, Sequence
-from functools import lru_cache
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from PIL import Image
@@ -28,21 +26,9 @@ from search.spec import SearchSpec
 VERSION = 1
 """Enters every evaluation id: raise it when the same settings come to give other images or scores."""
 
-DEFAULT_EVALUATOR = "search.images.evaluator:Evaluator"
 GIGABYTE = 10**9
 
 Task = tuple[Prompt, int]
-
-
-class BlockEvaluator(Protocol):
-    """What trials and pools need of an evaluator, which is made from a spec."""
-
-    computed: Collection[int]
-    """Numbers of the instances of the last call that were not known before."""
-
-    def evaluate(self, refinement: Refinement | None, instances: Sequence[Instance]) -> Mapping[int, Outcome]:
-        """The outcome of every instance, by number."""
-        ...
 
 
 class Evaluator:
@@ -134,21 +120,6 @@ class Evaluator:
         self.detector.check_nouns(fresh)
         check_colors(fresh, self.settings.palette)
         self._checked |= fresh
-
-
-def evaluator_for(spec: SearchSpec, path: str = DEFAULT_EVALUATOR) -> BlockEvaluator:
-    """The evaluator of a spec. The last one is kept in the process, whatever is reset around it.
-
-    Args:
-        spec: the search.
-        path: `module:class`, which is called with the spec.
-    """
-    return _evaluator(spec.model_dump_json(), path)
-
-
-@lru_cache(maxsize=1)
-def _evaluator(spec: str, path: str) -> BlockEvaluator:
-    return pkgutil.resolve_name(path)(SearchSpec.model_validate_json(spec))
 
 
 def _key(instance: Instance) -> tuple[str, int]:

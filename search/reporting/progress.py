@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TextIO
@@ -16,6 +16,21 @@ from rich.text import Text
 
 STAGES = ("preflight", "baseline", "trials", "held-out", "metrics", "pictures")
 PLAIN_SECONDS = 10.0  # between two lines of the same stage when there is no terminal
+
+
+@dataclass(frozen=True)
+class Images:
+    """How many images a search makes.
+
+    Attributes:
+        baseline: before the trials.
+        trial: of one trial that is not stopped.
+        held_out: after them.
+    """
+
+    baseline: int
+    trial: int
+    held_out: int
 
 
 @dataclass
@@ -32,6 +47,9 @@ class Watched:
         known: how many of these had ended before this process began.
         best: the best fully evaluated setting and its TIAM with interval, in words.
         spent, plain: denoiser evaluations spent, and what the same images cost made each from noise.
+        images: how many there are to make; None if that is not known.
+        seen: of trials that ended in this process or before.
+        workers: how many there are and what they do, in words.
     """
 
     name: str
@@ -47,6 +65,10 @@ class Watched:
     best: str = ""
     spent: float = 0.0
     plain: float = 0.0
+    images: Images | None = None
+    seen: int = 0
+    workers: str = ""
+    known_images: float = 0.0
     started: float = field(default_factory=time.monotonic)
     stage_started: float = field(default_factory=time.monotonic)
 
@@ -65,11 +87,28 @@ class Watched:
 
     @property
     def eta(self) -> float | None:
-        """Seconds until the stage ends at the pace so far; None while there is none."""
-        elapsed = time.monotonic() - self.stage_started
-        before = self.known / self.num_slots if self.stage == "trials" and self.num_slots else 0.0
-        gained = self.share - before
-        return elapsed * (1 - self.share) / gained if gained > 0.02 else None
+        """Seconds until the held-out part is done, at the pace of the whole search so far; None while there is none.
+
+        A trial that is still to come is taken to see as many images as those that ended did on average.
+        """
+        if self.images is None or self.stage not in STAGES[1:4]:
+            return None
+        mean = self.seen / self.ended if self.ended else float(self.images.trial)
+        under_way = float(sum(seen for _, seen, _ in self.running.values()))
+        share = self.done / self.total if self.total else 0.0
+        past = STAGES.index(self.stage)
+        made = [
+            self.images.baseline * (share if past == 1 else 1.0),
+            self.seen + under_way,
+            self.images.held_out * (share if past == 3 else 0.0),
+        ]
+        waiting = max(0, self.num_slots - self.ended - len(self.running)) * mean
+        going_on = sum(max(0.0, min(mean, total) - seen) for _, seen, total in self.running.values() if total)
+        left = [self.images.baseline - made[0], waiting + going_on if past < 3 else 0.0]
+        left.append(self.images.held_out - made[2])
+        gained = sum(made) - self.known_images
+        elapsed = time.monotonic() - self.started
+        return elapsed * sum(left) / gained if gained > 0.02 * (sum(made) + sum(left)) else None
 
     @property
     def saved(self) -> str:
@@ -114,12 +153,22 @@ class SearchView:
         self.watched.plain += plain
         self._say()
 
-    def resume(self, states: Sequence[str]) -> None:
-        """Trials that ended so (complete, pruned, failed) before this process began."""
+    def resume(self, states: Sequence[str], seen: int = 0) -> None:
+        """Trials that ended so (complete, pruned, failed) before this process began, with so many images in all."""
         self.watched.complete += states.count("complete")
         self.watched.pruned += states.count("pruned")
         self.watched.failed += states.count("failed")
         self.watched.known += len(states)
+        self.watched.seen += seen
+        self.watched.known_images += seen
+
+    def workers(self, state: Mapping[str, Any]) -> None:
+        """What the pool's workers do, as `search.work.dispatcher.Dispatcher.state` says it."""
+        machines, starting = state["workers"], state["starting"]
+        text = f"{state['busy']} of {sum(machines.values())} at work"
+        if len(machines) > 1:
+            text += f" on {len(machines)} machines"
+        self.watched.workers = text + (f", {starting} starting" if starting else "")
 
     def best(self, text: str) -> None:
         """The best setting so far, in words."""
@@ -142,6 +191,8 @@ class SearchView:
         grid.add_row(watched.stage, progress)
         if watched.stage == "trials" or watched.ended:
             grid.add_row("trials", self._counts())
+        if watched.workers:
+            grid.add_row("workers", watched.workers)
         if watched.best:
             grid.add_row("best so far", watched.best)
         grid.add_row("evaluations", watched.saved)
@@ -162,6 +213,8 @@ class SearchView:
         parts = [f"[{_clock(now - watched.started)}] {watched.stage} {watched.share:.0%}"]
         if watched.stage == "trials":
             parts.append(self._counts())
+        if watched.workers:
+            parts.append(f"workers {watched.workers}")
         if watched.best:
             parts.append(f"best {watched.best}")
         if watched.plain:
@@ -172,10 +225,17 @@ class SearchView:
 
 
 class ViewCallback(tune.Callback):
-    """Tells the view what Ray Tune's trials do."""
+    """Tells the view what Ray Tune's trials do.
 
-    def __init__(self, view: SearchView):
-        self._view = view
+    Args:
+        look: called several times a second.
+    """
+
+    def __init__(self, view: SearchView, look: Callable[[], None] = lambda: None):
+        self._view, self._look = view, look
+
+    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+        self._look()
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray Tune keeps its callbacks in a file; the view, which has a terminal, does not go there."""
@@ -192,6 +252,7 @@ class ViewCallback(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         _, seen, total = self._view.watched.running.pop(trial.config["slot"], (0.0, 0, 0))
+        self._view.watched.seen += seen
         if seen and seen == total:
             self._view.watched.complete += 1
         else:
@@ -199,7 +260,8 @@ class ViewCallback(tune.Callback):
         self._view.advance(0)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._view.watched.running.pop(trial.config["slot"], None)
+        _, seen, _ = self._view.watched.running.pop(trial.config["slot"], (0.0, 0, 0))
+        self._view.watched.seen += seen
         self._view.watched.failed += 1
         self._view.advance(0)
 

@@ -9,7 +9,6 @@ from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from search.resident_workers import keep_workers
 from search.settings.suggest import KeystepSearch
 
 
@@ -24,15 +23,12 @@ class AskPruner(FIFOScheduler):
         super().__init__()
         self._search = search
 
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        keep_workers(tune_controller)
-
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """None: Ray Tune then gives a worker that is free to a trial that has none.
+        """None: Ray Tune then gives a process that is free to a trial that has none.
 
-        A trial named here, or the oldest one as `FIFOScheduler` has it, takes the free worker even if its own is still
-        starting, and that one is killed: while trials are shorter than a worker's start, none but the first would ever
-        get there, nor one on a node that comes later.
+        A trial named here, or the oldest one as `FIFOScheduler` has it, takes the free process even if its own is still
+        starting, and that one is killed: while trials are shorter than a process's start, none but the first would ever
+        get there.
         """
         return None
 

@@ -116,6 +116,10 @@ class Ledger:
         self._ids.append(self.study.get_trials(deepcopy=False)[-1]._trial_id)
         return len(self) - 1
 
+    def has_block(self, slot: int, block: int) -> bool:
+        """Whether a block's outcomes are there."""
+        return str(block) in self.trial(slot).user_attrs.get("blocks", {})
+
     def add_block(self, slot: int, block: int, outcomes: Mapping[int, float], spent: "Spent") -> None:
         """A block of a trial is done. Done again after a worker's death it adds to what was spent, no more."""
         trial, trial_id = self.trial(slot), self._ids[slot]

@@ -12,6 +12,7 @@ from optuna.storages import BaseStorage
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from core.config import Refinement
 from search.instances import Part
 from search.secrets import masked
 from search.settings.history import Memory, Watch
@@ -46,6 +47,8 @@ class KeystepSearch(OptunaSearch):
         baseline: instance number to outcome of the unrefined model, all instances of `part`.
         storage, journal: where the study is kept, as `search.settings.journal.open_journal` gives them.
         on_end: called with the record of each trial that ends.
+        on_begin: called with slot and setting of each trial that begins.
+        on_over: called with the slot of each trial that needs no more work, sooner than `on_end`.
 
     Raises:
         ValueError: the pruner does not take its options.
@@ -61,6 +64,8 @@ class KeystepSearch(OptunaSearch):
         storage: BaseStorage,
         journal: Batching,
         on_end: Callable[[TrialRecord], None] | None = None,
+        on_begin: Callable[[int, Refinement], None] | None = None,
+        on_over: Callable[[int], None] | None = None,
     ):
         self._spec, self._settings, self._part = spec, spec.search, part
         self._refinement = space.refinement
@@ -74,6 +79,8 @@ class KeystepSearch(OptunaSearch):
             options=self._settings.pruner_options,
         )
         self._on_end = on_end or (lambda record: None)
+        self._on_begin = on_begin or (lambda slot, refinement: None)
+        self._on_over = on_over or (lambda slot: None)
         self._trial_slots: dict[str, int] = {}
         self._watches: dict[int, Watch] = {}
         self._stopped: dict[int, str] = {}
@@ -150,7 +157,9 @@ class KeystepSearch(OptunaSearch):
             min_prompts=self._settings.min_prompts,
             failed=self._failed,
         )
-        return {"slot": slot, "refinement": self.ledger.refinement(slot).model_dump(mode="json")}
+        refinement = self.ledger.refinement(slot)
+        self._on_begin(slot, refinement)
+        return {"slot": slot, "refinement": refinement.model_dump(mode="json")}
 
     def _begin(self) -> int | str | None:
         slot = len(self.ledger)
@@ -183,6 +192,8 @@ class KeystepSearch(OptunaSearch):
         return slot in self._stopped or self.trouble is not None
 
     def _see(self, slot: int, result: Mapping[str, Any], last: bool) -> None:
+        if result.get("again") and self.ledger.has_block(slot, result["block"]):
+            return
         self._row.clear()
         self._tell_failures()
         outcomes = outcomes_of(result)
@@ -192,6 +203,8 @@ class KeystepSearch(OptunaSearch):
         reason = self._watches[slot].see(outcomes, ask=not last)
         if reason is not None:
             self._stopped[slot] = reason
+        if last or reason is not None:
+            self._on_over(slot)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: `search.settings.ask_pruner` hands over every result, before the decision on it."""
@@ -203,6 +216,7 @@ class KeystepSearch(OptunaSearch):
             return
         assert not self._has_ended(slot), f"trial {trial_id} ends twice"
         if error:
+            self._on_over(slot)
             self._row.append(self._failed.setdefault(slot, self._errors.get(trial_id, "its worker died")))
             return
         with self._noting_trouble():
@@ -229,8 +243,8 @@ class KeystepSearch(OptunaSearch):
         return True
 
     def __getstate__(self) -> dict[str, Any]:
-        """Ray Tune keeps its searcher in a file; whom to tell of ended trials does not go there."""
-        return self.__dict__ | {"_on_end": None}
+        """Ray Tune keeps its searcher in a file; whom to tell of trials does not go there."""
+        return self.__dict__ | {"_on_end": None, "_on_begin": None, "_on_over": None}
 
     def save(self, checkpoint_path: str) -> None:
         """Which slot each of Ray Tune's trials has; all else is in the study."""

@@ -1,0 +1,193 @@
+"""Which batch of images is made next, wherever and whenever: what the nearest decision waits for comes first.
+
+The order knows nothing of Ray and of clocks; the pool's dispatcher drives it with real workers, and
+`cluster.simulation` with a clock.
+"""
+
+import heapq
+import itertools
+import statistics
+from collections import deque
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+SLOW = 1.5  # times what its likes take: then a free worker makes a batch once more
+RECENT = 64  # batches that say what their likes take
+
+
+@dataclass(eq=False)
+class Unit:
+    """A batch of images, or another piece of work of its size.
+
+    Attributes:
+        name: whose it is: a trial's slot, or the stage that wants it.
+        block, batch: its place there.
+        payload: what the worker is handed; the order does not look at it.
+        copies: how many workers have it.
+        started: when the first of them began, seconds.
+        failures: how often it has failed.
+        over: it is done, or nobody wants it any more.
+    """
+
+    name: Hashable
+    block: int
+    batch: int
+    payload: object = None
+    copies: int = 0
+    started: float = 0.0
+    failures: int = 0
+    over: bool = False
+
+
+@dataclass
+class _Trial:
+    """A trial's batches that nobody has yet, and the block that its next decision needs last."""
+
+    slot: int
+    decides_from: int
+    needed: int
+    waiting: list[tuple[int, int, int, Unit]] = field(default_factory=list)
+
+
+class WorkQueue:
+    """The work that waits, and what is under way.
+
+    What everyone waits for (questions, the baseline, the held-out part) comes first. Then the batches of trials, by
+    how many blocks they lie behind the block that their trial's next decision needs, of equals the lower slot first.
+    So a batch that no decision needs yet is made only where a worker would have nothing to do otherwise. What is spare
+    (`add` with `spare`) comes last of all.
+    """
+
+    def __init__(self) -> None:
+        self._stage: deque[Unit] = deque()
+        self._spare: deque[Unit] = deque()
+        self._trials: dict[int, _Trial] = {}
+        self._running: dict[Unit, None] = {}
+        self._seconds: dict[Hashable, deque[float]] = {}
+        self._order = itertools.count()
+
+    def add(self, units: Iterable[Unit], *, spare: bool = False) -> None:
+        """Work that is wanted whatever happens, in this order; spare work is wanted in all likelihood, but not now."""
+        (self._spare if spare else self._stage).extend(units)
+
+    def hurry(self, name: Hashable) -> None:
+        """The spare work of that name is wanted now."""
+        self._stage.extend(unit for unit in self._spare if unit.name == name)
+        self._spare = deque(unit for unit in self._spare if unit.name != name)
+
+    def forget(self, name: Hashable) -> list[Unit]:
+        """The work of a stage that nobody has begun is not wanted; returns it."""
+        left = [unit for unit in (*self._stage, *self._spare) if unit.name == name]
+        self._stage = deque(unit for unit in self._stage if unit.name != name)
+        self._spare = deque(unit for unit in self._spare if unit.name != name)
+        return left
+
+    def begin(self, slot: int, units: Iterable[Unit], decides_from: int) -> None:
+        """A trial begins.
+
+        Args:
+            slot: its place in the sequence of settings.
+            units: all its batches.
+            decides_from: the first block after which a decision is taken; one is taken after every later block.
+        """
+        trial = _Trial(slot, decides_from, needed=decides_from)
+        trial.waiting = [(unit.block, unit.batch, next(self._order), unit) for unit in units]
+        heapq.heapify(trial.waiting)
+        self._trials[slot] = trial
+
+    def awaits(self, slot: int, block: int) -> None:
+        """All decisions before `block` were to go on: the next one needs it."""
+        if slot in self._trials:
+            trial = self._trials[slot]
+            trial.needed = max(block, trial.decides_from)
+
+    def drop(self, slot: int) -> None:
+        """The trial has ended: what is left of it is not wanted."""
+        self._trials.pop(slot, None)
+        self._seconds.pop(slot, None)
+        for unit in self._running:
+            if unit.name == slot:
+                unit.over = True
+
+    def take(self, now: float) -> Unit | None:
+        """The next unit for a worker that is free at `now`, seconds; None if there is nothing for it to do."""
+        unit = self._first() or self._slowest(now)
+        if unit is None:
+            return None
+        if not unit.copies:
+            unit.started = now
+        unit.copies += 1
+        self._running[unit] = None
+        return unit
+
+    def done(self, unit: Unit, now: float) -> bool:
+        """A worker has made the unit; whether it is the first that did, and the trial still wants it."""
+        first = not unit.over
+        unit.over = True
+        self._leave(unit)
+        if first:
+            self._seconds.setdefault(unit.name, deque(maxlen=RECENT)).append(now - unit.started)
+        return first
+
+    def failed(self, unit: Unit) -> bool:
+        """A worker could not make the unit, or died with it; whether somebody must try again, which `again` tells."""
+        self._leave(unit)
+        if unit.over:
+            return False
+        unit.failures += 1
+        return not unit.copies
+
+    def again(self, unit: Unit) -> None:
+        """The unit waits again, in its place."""
+        if isinstance(unit.name, int) and unit.name in self._trials:
+            heapq.heappush(self._trials[unit.name].waiting, (unit.block, unit.batch, next(self._order), unit))
+        elif not isinstance(unit.name, int):
+            self._stage.appendleft(unit)
+
+    @property
+    def num_running(self) -> int:
+        """Units under way that are wanted."""
+        return sum(not unit.over for unit in self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        """Units that nobody has begun."""
+        return len(self._stage) + len(self._spare) + sum(len(trial.waiting) for trial in self._trials.values())
+
+    def running(self) -> Sequence[Unit]:
+        """What is under way."""
+        return list(self._running)
+
+    def _first(self) -> Unit | None:
+        if self._stage:
+            return self._stage.popleft()
+        nearest = min(
+            (trial for trial in self._trials.values() if trial.waiting),
+            key=lambda trial: (max(0, trial.waiting[0][0] - trial.needed), trial.slot),
+            default=None,
+        )
+        if nearest is not None:
+            return heapq.heappop(nearest.waiting)[-1]
+        return self._spare.popleft() if self._spare else None
+
+    def _slowest(self, now: float) -> Unit | None:
+        """A unit that a decision waits for and that takes its worker far longer than its likes took."""
+        late = [
+            (now - unit.started, unit)
+            for unit in self._running
+            if unit.copies == 1 and not unit.over and self._is_needed(unit) and self._is_late(unit, now)
+        ]
+        return max(late, key=lambda pair: pair[0])[1] if late else None
+
+    def _is_needed(self, unit: Unit) -> bool:
+        trial = self._trials.get(unit.name) if isinstance(unit.name, int) else None
+        return trial is None or unit.block <= trial.needed
+
+    def _is_late(self, unit: Unit, now: float) -> bool:
+        likes = self._seconds.get(unit.name)
+        return bool(likes) and now - unit.started > SLOW * statistics.median(likes)
+
+    def _leave(self, unit: Unit) -> None:
+        unit.copies -= 1
+        if not unit.copies:
+            self._running.pop(unit, None)

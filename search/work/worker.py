@@ -1,0 +1,126 @@
+"""A worker: a process with a share of a GPU that loads the models of a search once and makes what it is handed."""
+
+import pickle
+import platform
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import ray
+from ray import cloudpickle
+
+Question = Callable[..., Any]
+"""A function of a module; a worker calls it with its evaluator, and with arguments."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a piece of work, in plain values: the process between can hand it on without knowing more.
+
+    Attributes:
+        value: what the question returned, pickled; of a trial's batch plain values, as they are; None if it failed.
+        error: the exception, pickled; None if all went well.
+        mistake: whether it is one that trying again does not change: a ValueError or an OSError.
+        trace: the traceback, for --debug.
+        seconds: it took.
+        evaluations: of the denoiser, spent on it, if the question's value says so.
+    """
+
+    value: Any = None
+    error: bytes | None = None
+    mistake: bool = False
+    trace: str = ""
+    seconds: float = 0.0
+    evaluations: float = 0.0
+
+
+class Worker:
+    """Runs in a process of its own.
+
+    Args:
+        spec: the search, as JSON.
+        evaluator: import path, as `search.work.evaluators.evaluator_for` takes it.
+    """
+
+    def __init__(self, spec: str, evaluator: str):
+        self._spec, self._evaluator = spec, evaluator
+
+    def load(self) -> Answer:
+        """Load the models. Here and not in __init__, so that the caller sees the error itself, not just a dead actor.
+
+        Returns:
+            The ids of its node in Ray, and its machine's name.
+        """
+
+        def answer() -> tuple[str, str]:
+            self._loaded()
+            return ray.get_runtime_context().get_node_id(), platform.node()
+
+        return _answered(answer)
+
+    def ask(self, task: bytes) -> Answer:
+        """The answer to a pickled pair of question and arguments, pickled."""
+
+        spent = 0.0
+
+        def answer() -> bytes:
+            nonlocal spent
+            question, arguments = pickle.loads(task)
+            value = question(self._loaded(), *arguments)
+            spent = getattr(value, "evaluations", 0.0)
+            return cloudpickle.dumps(value)
+
+        return replace(_answered(answer), evaluations=spent)
+
+    def evaluate(self, part: bytes, refinement: dict[str, Any] | None, numbers: Sequence[int]) -> Answer:
+        """A batch of a trial: the instances of these numbers under a setting.
+
+        Args:
+            part: the trials' instances, pickled.
+            refinement: the setting as plain values.
+
+        Returns:
+            `search.work.batches.judged`'s plain values.
+        """
+        from search.work.batches import judged
+
+        return _answered(lambda: judged(self._loaded(), _instances(part), refinement, numbers))
+
+    def _loaded(self) -> Any:
+        from search.work.evaluators import evaluator_for
+        from search.spec import SearchSpec
+
+        return evaluator_for(SearchSpec.model_validate_json(self._spec), self._evaluator)
+
+
+@lru_cache(maxsize=1)
+def _instances(part: bytes) -> Any:
+    return pickle.loads(part)
+
+
+def _answered(work: Callable[[], Any]) -> Answer:
+    began = time.perf_counter()
+    try:
+        value = work()
+    except Exception as error:  # whatever a model, a detector or a user's own code raises is told to the driver
+        return Answer(
+            error=_pickled(error),
+            mistake=isinstance(error, ValueError | OSError),
+            trace=traceback.format_exc(),
+            seconds=time.perf_counter() - began,
+        )
+    return Answer(value, seconds=time.perf_counter() - began)
+
+
+def _pickled(error: Exception) -> bytes:
+    """The exception, or one that says the same if its class cannot be pickled."""
+    try:
+        content = cloudpickle.dumps(error)
+        pickle.loads(content)
+    except Exception as unpicklable:  # what pickling a stranger's exception class raises is anyone's guess
+        del unpicklable
+        return cloudpickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+    return content
