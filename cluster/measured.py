@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from core.config import IterRef, Refinement
 from search.instances import Instance, make_parts
-from search.work.pool import WorkerPool
 from search.spec import SearchSpec
 from search.tuning import start_ray
+from search.work.pool import WorkerPool
 
 if TYPE_CHECKING:
     from search.images.evaluator import Evaluator

@@ -14,12 +14,12 @@ from cluster.node_checks import Check
 from cluster.node_facts import HERE, NodeFacts, WorkFacts, clock, look_around, try_work
 from cluster.tracking_check import tracking_trouble
 from search.failures import in_a_line
-from search.work.pool import workers_that_fit
 from search.secrets import masked
 from search.spec import SearchSpec
 from search.storage import Storage
 from search.tracking.tracking_uri import tracking_uri
 from search.tuning import start_ray
+from search.work.pool import workers_that_fit
 
 __all__ = ["Check", "doctor"]
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from search.instances import Part, make_parts
 from search.metric_estimates import MetricsFound
 from search.metrics import measure_settings
-from search.work.pool import WorkerPool
 from search.reporting.before_after import copy_sheet, draw, pictures_of, tell
 from search.reporting.progress import SearchView
 from search.result import SearchResult
@@ -16,6 +15,7 @@ from search.spec import MetricsSpec, SearchSpec
 from search.stored_searches import local_search_folder, search_folder, stored_result
 from search.tracking.tracker import Tracker
 from search.tuning import start_ray
+from search.work.pool import WorkerPool
 
 
 def finished_result(spec: SearchSpec) -> SearchResult | None:

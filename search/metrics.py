@@ -11,8 +11,8 @@ from evaluation.image_metrics import ImageMetrics
 from search.images.models import kept_folder
 from search.instances import Instance, Part
 from search.metric_estimates import MetricsFound, metric_found
-from search.work.pool import WorkerPool
 from search.spec import SearchSpec
+from search.work.pool import WorkerPool
 
 if TYPE_CHECKING:
     from search.images.evaluator import Evaluator

@@ -7,7 +7,7 @@ from typing import TextIO
 from core.config import Refinement
 from search.findings import Findings, KeepUp, costs
 from search.finished import call_again, finished_result, measured
-from search.images.outcomes import Outcome, setting_id
+from search.images.outcomes import setting_id
 from search.instances import Part, make_parts
 from search.metrics import metric_models
 from search.preflight import inspect, seconds_per_image

@@ -1,4 +1,4 @@
-"""The trials of a search, run by Ray Tune: Optuna's settings and pruning, the pool's workers, resumable at any point."""
+"""The trials of a search, run by Ray Tune: Optuna's settings and pruning, the pool's workers, resumable anywhere."""
 
 import logging
 import os

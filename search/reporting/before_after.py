@@ -13,10 +13,10 @@ from evaluation.contact_sheet import Cell, SheetRow, contact_sheet
 from evaluation.tiam import score_detections
 from search.images.outcomes import setting_id
 from search.instances import Instance, Part
-from search.work.pool import WorkerPool
 from search.reporting.settings_text import setting_text
 from search.result import SearchResult
 from search.tracking.tracker import Tracker
+from search.work.pool import WorkerPool
 
 if TYPE_CHECKING:
     from search.images.evaluator import Evaluator

@@ -126,7 +126,8 @@ class Dispatcher:
         """A trial's block, once all its batches are done; the trial has come so far.
 
         Returns:
-            What `search.work.trial.StepTrial` reports of it; or `error`, pickled, or None if workers died, and `reason`.
+            What `search.work.trial.StepTrial` reports of it; or `error`, pickled (None if workers died), and
+            `reason`.
         """
         await self.begin(slot, refinement)
         trial = self._trials[slot]

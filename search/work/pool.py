@@ -1,5 +1,6 @@
 """The workers of a search, from the driver's side: they make what all of its stages ask for."""
 
+import contextlib
 import pickle
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -209,10 +210,8 @@ class WorkerPool:
         dispatcher, self._dispatcher, self._state = self._dispatcher, None, None
         if dispatcher is None or not ray.is_initialized():
             return
-        try:
+        with contextlib.suppress(RayActorError, GetTimeoutError):  # it is gone, or will be in a moment
             ray.get(dispatcher.close.remote(), timeout=ANSWER_SECONDS)
-        except (RayActorError, GetTimeoutError):
-            pass  # it is gone, or will be in a moment
         ray.kill(dispatcher)
 
     def __enter__(self) -> Self:

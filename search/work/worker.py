@@ -90,8 +90,8 @@ class Worker:
         return _answered(lambda: judged(self._loaded(), _instances(part), refinement, numbers))
 
     def _loaded(self) -> Any:
-        from search.work.evaluators import evaluator_for
         from search.spec import SearchSpec
+        from search.work.evaluators import evaluator_for
 
         return evaluator_for(SearchSpec.model_validate_json(self._spec), self._evaluator)
 

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import ray
 import torch
+from search.pool import WorkerPool
 
 from core.config import Refinement
 from search.images.evaluator import Evaluator
 from search.images.schedule import timesteps_of
 from search.instances import make_parts
-from search.pool import WorkerPool
 from search.selection import Candidate, select
 from search.settings.space import Space
 from search.spec import SearchSpec

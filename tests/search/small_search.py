@@ -1,8 +1,12 @@
-"""A search of 18 settings over 32 instances in 4 blocks, evaluated by the stand-in. Run as a script, it is a driver."""
+"""A search of 18 settings over 32 instances in 4 blocks, evaluated by the stand-in: a batch is a block.
+
+Run as a script, it is a driver.
+"""
 
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -11,8 +15,9 @@ from search.instances import Part, make_parts
 from search.settings.ledger import TrialRecord
 from search.settings.space import Space
 from search.spec import SearchSpec
-from search.tuning import run_trials
-from tests.search.stand_in import StandIn, outcome
+from search.tuning import run_trials, start_ray
+from search.work.pool import WorkerPool
+from tests.search.stand_in import PLAY, outcome, setting_key, store_of
 
 ROOT = Path(__file__).parents[2]
 TIMESTEPS = tuple(float(timestep) for timestep in range(900, 0, -100))
@@ -39,7 +44,7 @@ def make_spec(storage: Path, **sections: Any) -> SearchSpec:
         },
         "space": {"gsng": ["off", "on"]},
         "search": {"trials": 12, "min_prompts": 4, "block_prompts": 4, "lookahead": 3},
-        "resources": {"cpus": 0.25, "workers": 2},
+        "resources": {"cpus": 0.25, "workers": 2, "batch_size": 8},
         "storage": {"path": str(storage)},
     }
     for name, section in sections.items():
@@ -53,29 +58,45 @@ def surroundings(spec: SearchSpec) -> tuple[Space, Part, dict[int, float]]:
     return Space(spec, TIMESTEPS), part, {i.number: outcome(None, i.number) for i in part.instances}
 
 
-def play_of(spec: SearchSpec, part: Part, **play: Any) -> str:
-    """The stand-in's JSON; `play` as it takes it."""
-    store = _store(spec)
+EVALUATOR = "tests.search.stand_in:StandIn"
+
+
+def stage_play(spec: SearchSpec, part: Part, **play: Any) -> None:
+    """Tells the stand-in how to behave; `play` as it takes it."""
+    store = store_of(spec)
     store.mkdir(parents=True, exist_ok=True)
     blocks = [[instance.number for instance in block] for block in part.blocks]
-    return json.dumps(play | {"store": str(store), "blocks": blocks})
+    (store / PLAY).write_text(json.dumps(play | {"blocks": blocks, "slots": _slots(spec)}))
 
 
-def run(spec: SearchSpec, **play: Any) -> list[TrialRecord]:
-    """`run_trials` with the stand-in."""
+def run(spec: SearchSpec, callbacks: Any = (), on_end: Any = None, **play: Any) -> list[TrialRecord]:
+    """`run_trials` with the stand-in, on workers that the play tells how to behave."""
     space, part, baseline = surroundings(spec)
-    return run_trials(spec, space, part, baseline, trainable=StandIn, evaluator=play_of(spec, part, **play))
+    stage_play(spec, part, **play)
+    start_ray()
+    with WorkerPool(spec, evaluator=EVALUATOR) as pool:
+        return run_trials(spec, space, part, baseline, pool=pool, callbacks=callbacks, on_end=on_end)
+
+
+def _slots(spec: SearchSpec) -> dict[str, int]:
+    """Setting's key to its slot, found by hand: it does not depend on workers and timing."""
+    from tests.search.by_hand import drive
+
+    with tempfile.TemporaryDirectory() as folder:
+        elsewhere = spec.storage.model_copy(update={"path": folder})
+        records = drive(spec.model_copy(update={"storage": elsewhere}))
+    return {setting_key(record.refinement.model_dump(mode="json")): record.slot for record in records}
 
 
 def logged(spec: SearchSpec, what: str) -> list[tuple[int, int]]:
     """(slot, block) of every block whose computing did `begin`, or was `done`, in order."""
-    return [(int(slot), int(block)) for word, slot, block, _ in _lines(spec) if word == what]
+    return [(int(slot), int(block)) for word, slot, block, *_ in _lines(spec) if word == what]
 
 
 def worked(spec: SearchSpec) -> dict[int, set[int]]:
     """Worker process to the slots that it has computed blocks of."""
     slots: dict[int, set[int]] = {}
-    for _, slot, _, worker in _lines(spec):
+    for _, slot, _, worker, *_ in _lines(spec):
         slots.setdefault(int(worker), set()).add(int(slot))
     return slots
 
@@ -126,12 +147,8 @@ def wait_for(condition: Any, driver: subprocess.Popen[str] | None, timeout: floa
 
 
 def _lines(spec: SearchSpec) -> list[list[str]]:
-    log = _store(spec) / "log"
+    log = store_of(spec) / "log"
     return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
-
-
-def _store(spec: SearchSpec) -> Path:
-    return Path(spec.storage.path) / "stand_in"
 
 
 if __name__ == "__main__":

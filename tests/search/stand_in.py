@@ -1,4 +1,4 @@
-"""A trainable of milliseconds whose outcomes are known beforehand. Imports little, so that workers start at once.
+"""An evaluator of milliseconds whose outcomes are known beforehand.
 
 An outcome is 1 where a hash of (setting, instance) falls below the setting's quality: the best setting is known, every
 run of anything sees the same, and a folder of files shows what was computed, by whom, and how often.
@@ -9,12 +9,19 @@ import json
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ray import tune
+import ray
+
+from core.config import Refinement
+from search.images.outcomes import Outcome
+from search.instances import Instance
+from search.spec import SearchSpec
 
 BEST_STEP = 3
+PLAY = "play.json"
 
 
 def quality(refinement: dict[str, Any] | None) -> float:
@@ -34,84 +41,70 @@ def outcome(refinement: dict[str, Any] | None, number: int) -> float:
     return float(drawn < quality(refinement))
 
 
-class StandIn(tune.Trainable):
-    """The trainable. `config["evaluator"]` holds JSON:
+def store_of(spec: SearchSpec) -> Path:
+    """Folder of what is known, of the log, and of PLAY, which says how to behave."""
+    return Path(spec.storage.path) / "stand_in"
 
-    store: folder of what is known and of the log.
+
+class StandIn:
+    """The evaluator. The play that it reads from its store has:
+
     blocks: instance numbers of each block.
-    seconds: what a block takes.
-    slow: [slot, seconds], of a slot whose blocks take longer.
+    slots: setting's key to its slot.
+    seconds: what a batch takes.
+    slow: [slot, seconds], of a slot whose batches take longer.
+    slow_worker: seconds that a batch takes the worker that came first.
     late: seconds that every worker but the first takes to start.
     together: how many workers begin at once, when all are there.
     fail: slots that raise.
     die: [slot, block] where the worker process is killed, once.
     """
 
-    def setup(self, config: dict[str, Any]) -> None:
-        self.reset_config(config)
-        if late := self._play.get("late"):
-            try:
-                (self._store / "first").touch(exist_ok=False)
-            except FileExistsError:
-                time.sleep(late)
-        if together := self._play.get("together"):
-            (self._store / f"{os.getpid()}-there").touch()
-            while len(list(self._store.glob("*-there"))) < together:
-                time.sleep(0.05)
+    def __init__(self, spec: SearchSpec) -> None:
+        self.computed: frozenset[int] = frozenset()
+        self._store = store_of(spec)
+        self._play = json.loads((self._store / PLAY).read_text())
+        self._is_first = False
+        try:
+            (self._store / "first").touch(exist_ok=False)
+            self._is_first = True
+        except FileExistsError:
+            time.sleep(self._play.get("late", 0.0))
+        (self._store / f"{os.getpid()}-there").touch()
+        while len(list(self._store.glob("*-there"))) < self._play.get("together", 0):
+            time.sleep(0.05)
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._play = json.loads(new_config["evaluator"])
-        self._refinement, self._slot = new_config["refinement"], new_config["slot"]
-        self._store = Path(self._play["store"])
-        self._block = 0
-        self._values: dict[int, float] = {}
-        return True
-
-    def step(self) -> dict[str, Any]:
-        if self._slot in self._play.get("fail", ()):
-            raise ZeroDivisionError(f"slot {self._slot} cannot be done")
-        blocks = self._play["blocks"]
-        known = self._store / f"{setting_key(self._refinement)}-{self._block}"
-        computed = not known.exists()
-        numbers = blocks[self._block]
-        if computed:
-            self._log("begin")
-            slow, seconds = self._play.get("slow", (None, 0.0))
-            time.sleep(seconds if self._slot == slow else self._play.get("seconds", 0.0))
-            self._die_if_told()
+    def evaluate(self, refinement: Refinement | None, instances: Sequence[Instance]) -> dict[int, Outcome]:
+        """One outcome an instance; what is known costs nothing."""
+        plain = None if refinement is None else refinement.model_dump(mode="json")
+        key, numbers = setting_key(plain), [instance.number for instance in instances]
+        slot = self._play["slots"].get(key, -1)
+        if slot in self._play.get("fail", ()):
+            raise ZeroDivisionError(f"slot {slot} cannot be done")
+        block = next(place for place, each in enumerate(self._play["blocks"]) if numbers[0] in each)
+        known = self._store / f"{key}-{numbers[0]}"
+        self.computed = frozenset() if known.exists() else frozenset(numbers)
+        if self.computed:
+            self._log("begin", slot, block)
+            time.sleep(self._seconds(slot))
+            self._die_if_told(slot, block)
             known.write_text("known")
-            self._log("done")
-        outcomes = {number: outcome(self._refinement, number) for number in numbers}
-        self._values |= outcomes
-        self._block += 1
-        return {
-            "slot": self._slot,
-            "block": self._block - 1,
-            "outcomes": list(outcomes.items()),
-            "tiam": sum(self._values.values()) / len(self._values),
-            "num_instances": len(self._values),
-            "num_total": sum(len(block) for block in blocks),
-            "evaluations": 10.0 * len(numbers) if computed else 0.0,
-            "evaluations_alone": 25.0 * len(numbers),
-            "seconds": 0.5 if computed else 0.0,
-            "computed": len(numbers) if computed else 0,
-            "done": self._block == len(blocks),
-        }
+            self._log("done", slot, block)
+        seconds = 0.5 / len(numbers)
+        return {number: Outcome(outcome(plain, number), (True,), (True,), 10.0, 25.0, seconds) for number in numbers}
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        state = {"block": self._block, "values": list(self._values.items())}
-        (Path(checkpoint_dir) / "state.json").write_text(json.dumps(state))
+    def _seconds(self, slot: int) -> float:
+        slow, seconds = self._play.get("slow", (None, 0.0))
+        if self._is_first and "slow_worker" in self._play:
+            return self._play["slow_worker"]
+        return seconds if slot == slow else self._play.get("seconds", 0.0)
 
-    def load_checkpoint(self, checkpoint: str | dict | None) -> None:
-        assert isinstance(checkpoint, str)
-        state = json.loads((Path(checkpoint) / "state.json").read_text())
-        self._block, self._values = state["block"], {number: value for number, value in state["values"]}
-
-    def _log(self, what: str) -> None:
+    def _log(self, what: str, slot: int, block: int) -> None:
+        node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else "none"
         with open(self._store / "log", "a") as file:
-            file.write(f"{what} {self._slot} {self._block} {os.getpid()}\n")
+            file.write(f"{what} {slot} {block} {os.getpid()} {node} {time.time()}\n")
 
-    def _die_if_told(self) -> None:
-        if [self._slot, self._block] == self._play.get("die") and not (self._store / "died").exists():
+    def _die_if_told(self, slot: int, block: int) -> None:
+        if [slot, block] == self._play.get("die") and not (self._store / "died").exists():
             (self._store / "died").touch()
             os.kill(os.getpid(), signal.SIGKILL)

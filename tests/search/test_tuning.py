@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,23 +14,20 @@ from optuna.trial import TrialState
 from ray import tune
 
 from search.settings.ledger import TrialRecord
-from search.tuning import run_trials
 from tests.search.by_hand import drive
 from tests.search.small_search import (
     logged,
     make_spec,
-    play_of,
     run,
     start_driver,
     study_folder,
     summary,
-    surroundings,
     told,
     wait_for,
     winner,
     worked,
 )
-from tests.search.stand_in import BEST_STEP, StandIn
+from tests.search.stand_in import BEST_STEP, store_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,17 +66,7 @@ def test_pruned_in_optuna_is_stopped_in_tune_and_a_killed_worker_changes_nothing
     expected: list[TrialRecord], tmp_path: Path
 ):
     spec, seen, ended = make_spec(tmp_path), Seen(), []
-    space, part, baseline = surroundings(spec)
-    records = run_trials(
-        spec,
-        space,
-        part,
-        baseline,
-        trainable=StandIn,
-        evaluator=play_of(spec, part, die=[4, 1]),
-        callbacks=[seen],
-        on_end=ended.append,
-    )
+    records = run(spec, callbacks=[seen], on_end=ended.append, die=[4, 1])
     assert summary(records) == summary(expected)
     assert winner(records).refinement.iterref.step_index in (BEST_STEP - 1, BEST_STEP, BEST_STEP + 1)
     assert (tmp_path / "stand_in" / "died").exists()
@@ -88,11 +76,12 @@ def test_pruned_in_optuna_is_stopped_in_tune_and_a_killed_worker_changes_nothing
     assert {seen.trials[record.slot].status for record in records} == {"TERMINATED"}
     for record in records:
         blocks = {block for slot, block in logged(spec, "done") if slot == record.slot}
-        assert blocks == set(range(len(record.values) // 8))
-        assert (len(blocks) == 4) is (record.state == "complete")
+        seen_blocks = len(record.values) // 8
+        assert blocks >= set(range(seen_blocks)), "what was made ahead may be more"
+        assert (seen_blocks == 4) is (record.state == "complete")
         assert record.evaluations == 10.0 * len(record.values)
         assert record.evaluations_alone == 25.0 * len(record.values)
-        assert record.seconds == 0.5 * len(blocks)
+        assert record.seconds > 0
     assert {record.state for record in records} == {"complete", "pruned"}
     assert all(len(states) == 1 for states in told(spec).values()) and len(told(spec)) == 12
     assert [path.name for path in study_folder(spec).iterdir() if path.is_dir()] == []
@@ -110,7 +99,7 @@ def test_a_trial_that_raises_is_failed_and_the_search_goes_on(tmp_path: Path):
 
 def test_when_all_fails_the_error_says_so_and_the_same_call_goes_on(expected: list[TrialRecord], tmp_path: Path):
     spec = make_spec(tmp_path, resources={"max_failures": 0})
-    with pytest.raises(ValueError, match=r"ZeroDivisionError: slot 2 cannot be done\n.*run the same command again"):
+    with pytest.raises(ValueError, match=r"ZeroDivisionError: slot [2-4] cannot be done\n.*run the same command again"):
         run(make_spec(tmp_path, resources={"max_failures": 0, "workers": 1}), fail=list(range(12)))
     assert told(spec) == {}
     assert summary(run(spec)) == summary(expected)
@@ -137,8 +126,8 @@ def test_a_driver_that_is_killed_or_interrupted_is_gone_on_from(
     assert 0 < len(before) < 12
     assert summary(run(spec)) == summary(expected)
     done, begun = Counter(logged(spec, "done")), Counter(logged(spec, "begin"))
-    assert set(done) == {(r.slot, block) for r in expected for block in range(len(r.values) // 8)}
-    assert sum(begun.values()) <= len(done) + 2  # those in flight at the kill
+    assert set(done) >= {(r.slot, block) for r in expected for block in range(len(r.values) // 8)}
+    assert set(done.values()) == {1} and sum(begun.values()) <= len(done) + 2  # those in flight at the kill
     after = told(spec)
     assert all(len(states) == 1 for states in after.values()) and len(after) == 12
     assert {trial: after[trial] for trial in before} == before
@@ -151,12 +140,24 @@ def test_workers_that_wait_for_a_slow_trial_stay(tmp_path: Path):
     run(spec, together=3, seconds=0.1, slow=[0, 0.5])
     slots = worked(spec).values()
     assert len(slots) == 3 and all(max(each) > 2 for each in slots), "slots 3 to 5 wait for slot 0"
+    assert len(list(store_of(spec).glob("*-there"))) == 3, "each has loaded once"
 
 
 def test_trials_shorter_than_the_start_of_a_worker_leave_it_alone(tmp_path: Path):
     spec = make_spec(tmp_path, search={"lookahead": 12})
     run(spec, seconds=0.3, late=3.0)
     assert len(worked(spec)) == 2
+    assert len(list(store_of(spec).glob("*-there"))) == 2
+
+
+def test_a_slow_worker_holds_no_trial_back(expected: list[TrialRecord], tmp_path: Path):
+    spec = make_spec(tmp_path, resources={"workers": 3})
+    began = time.monotonic()
+    records = run(spec, together=3, seconds=0.2, slow_worker=20.0)
+    assert summary(records) == summary(expected)
+    again = Counter(logged(spec, "begin")) - Counter(logged(spec, "done"))
+    assert again, "what the slow one was at was given to another"
+    assert time.monotonic() - began < 60.0, "the slow one had two batches at the most"
 
 
 def test_no_time_begins_no_trial(tmp_path: Path):

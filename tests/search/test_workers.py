@@ -13,6 +13,8 @@ import pytest
 import ray
 from ray import tune
 from ray.exceptions import ActorDiedError, RayTaskError
+from search.pool import BlockDone, WorkerPool
+from search.trial import StepTrial
 
 from core.config import Refinement
 from core.prompts import Entity, Prompt
@@ -21,8 +23,6 @@ from search.images import models
 from search.images.evaluator import Evaluator
 from search.images.outcomes import Outcome
 from search.instances import Instance
-from search.pool import BlockDone, WorkerPool
-from search.trial import StepTrial
 from tests.search.evaluator_cases import refined, small_spec, validation
 
 MOODY = "tests.search.evaluator_cases:Moody"
