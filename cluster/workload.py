@@ -10,6 +10,7 @@ from typing import Any
 from core.config import Refinement
 from search.instances import Instance, Part
 from search.replaying.replay_costs import Reuse, evaluations_alone
+from search.settings.rounds import first_decision
 from search.settings.space import Space
 from search.spec import Range, SearchSpec
 
@@ -21,7 +22,7 @@ class BlockWork:
     Attributes:
         evaluations: of the denoiser, for all its images.
         images: how many.
-        points: latents read from and written to the store.
+        points: latents read from the store, one an image, and written to it.
     """
 
     evaluations: float
@@ -34,16 +35,24 @@ class Workload:
     """The blocks of a search.
 
     Attributes:
-        baseline: of the unrefined model and of guidance alone, in any order and at once.
-        trials: by slot; the blocks of one come one after the other.
-        held_out: of winner, runner-up and the unrefined model, in any order and at once.
+        baseline: of the unrefined model and of guidance alone.
+        trials: by slot, the blocks that a trial sees before it ends.
+        held_out: of the unrefined model, winner and runner-up.
         stored_points: latents in the store at the end.
+        ahead: how many of the held-out blocks, the first ones, may be made before there is a winner.
+        batch_size: images that a worker makes at a time.
+        num_blocks: of a trial that is not stopped; None if that is as many as it has here.
+        decides_from: the first block after which a trial may be stopped.
     """
 
     baseline: tuple[BlockWork, ...]
     trials: tuple[tuple[BlockWork, ...], ...]
     held_out: tuple[BlockWork, ...]
     stored_points: float = 0.0
+    ahead: int = 0
+    batch_size: int = 1
+    num_blocks: int | None = None
+    decides_from: int = 0
 
     @property
     def blocks(self) -> Iterator[BlockWork]:
@@ -89,6 +98,7 @@ def plain_work(spec: SearchSpec, space: Space, parts: tuple[Part, Part], setting
         baseline=tuple(block for each in (None, *space.guidance_alone()) for block in blocks(each, validation)),
         trials=tuple(blocks(setting, validation) for setting in settings),
         held_out=tuple(block for each in _confirmed(spec, settings) for block in blocks(each, held_out)),
+        **_order(spec, parts),
     )
 
 
@@ -121,7 +131,18 @@ def expected_work(
     confirmed = [
         block for each in _confirmed(spec, settings) for block in counter.blocks(each, held_out, len(held_out.blocks))
     ]
-    return Workload(tuple(baseline), tuple(trials), tuple(confirmed), counter.stored)
+    return Workload(tuple(baseline), tuple(trials), tuple(confirmed), counter.stored, **_order(spec, parts))
+
+
+def _order(spec: SearchSpec, parts: tuple[Part, Part]) -> dict[str, int]:
+    """What the order of the work depends on."""
+    validation, held_out = parts
+    return {
+        "ahead": len(held_out.blocks),
+        "batch_size": spec.resources.batch_size,
+        "num_blocks": len(validation.blocks),
+        "decides_from": first_decision(validation, spec.search.min_prompts, spec.search.pruner),
+    }
 
 
 class _Counter:

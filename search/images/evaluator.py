@@ -15,6 +15,7 @@ from core.prompts import Prompt
 from core.sampling import Sampler
 from evaluation.tiam import ImageScore, check_colors, score_detections
 from search.images.encodings import Encodings
+from search.images.interruption import Interruption
 from search.images.models import detector_of, latents_folder, pipeline_of, use_threads
 from search.images.outcomes import Outcome, OutcomeStore
 from search.images.prefixes import Prefixes, Sample
@@ -63,6 +64,7 @@ class Evaluator:
         self._encode = Encodings(self.sampler.backbone, spec.sampler.max_sequence_length)
         self._pieces = Pieces(spec.resources.batch_size, "images")
         self._checked: set[Prompt] = set()
+        self.interruption = Interruption(self.sampler.backbone.denoiser)
 
     def evaluate(self, refinement: Refinement | None, instances: Sequence[Instance]) -> dict[int, Outcome]:
         """The outcome of every instance, by its number. What is computed is stored, a batch at a time.

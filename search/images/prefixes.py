@@ -11,6 +11,7 @@ from core.config import IterRef, Refinement
 from core.latents import LatentStore, content_key
 from core.points import Point
 from core.prompts import Prompt
+from search.images.stops import kept_stops
 from search.settings.space import Space
 
 ALONE, SETTLED = "keystep.alone", "keystep.settled"  # kept with a point's scheduler state
@@ -61,8 +62,7 @@ class Prefixes:
         self._space = space
         self._precise = precise
         self._num_steps = len(space.timesteps)
-        starts = {choice.start for choice in space.spec.gsng if choice is not None}
-        self._stops = tuple(sorted({*space.steps, *starts} - {0}))
+        self._stops = kept_stops(space)
         # Weights out of a range are never met again, and with them no guided prefix.
         self._recurring = not {"cn", "iou"} & set(space.spec.ranges)
 

@@ -2,6 +2,7 @@
 
 from core.config import IterRef, Refinement, SamplerConfig
 from search.images.costs import SHIFT, step_cost
+from search.images.stops import kept_stops
 from search.instances import Instance
 from search.settings.space import Space, gsng_label
 
@@ -37,8 +38,7 @@ class Reuse:
             )
         self._space, self._sampler, self._precise = space, sampler, precise
         self.num_stored = 0
-        starts = {choice.start for choice in space.spec.gsng if choice is not None}
-        self._stops = tuple(sorted({*space.steps, *starts} - {0}))
+        self._stops = kept_stops(space)
         self._prefixes: dict[tuple[object, ...], set[int]] = {}
         self._iterated: dict[tuple[object, ...], set[int]] = {}
 

@@ -43,12 +43,14 @@ class Hand:
         node: its node's id, once it has its models; before that it is starting.
         name: of its machine.
         busy: whether it has work.
+        ticket: of that work.
     """
 
     actor: Any
     node: str = ""
     name: str = ""
     busy: bool = False
+    ticket: int = -1
 
 
 @dataclass
@@ -123,7 +125,13 @@ class Crew:
 
     def _hire(self) -> None:
         hiring = self.hiring
-        options = {"num_cpus": hiring.cpus, "num_gpus": hiring.gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
+        options = {
+            "num_cpus": hiring.cpus,
+            "num_gpus": hiring.gpus,
+            "max_restarts": 0,
+            "scheduling_strategy": "SPREAD",
+            "concurrency_groups": {"control": 1},  # heard while the other thread works
+        }
         hand = Hand(ray.remote(Worker).options(**options).remote(hiring.spec, hiring.evaluator))
         self._hands.append(hand)
         self.spawn(self._start(hand))

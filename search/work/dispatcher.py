@@ -10,49 +10,19 @@ wait. The order of the work is `search.work.queue`'s; here it meets Ray.
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError, WorkerCrashedError
 
+from search.work.blocks import TrialBlocks, TrialPlan
 from search.work.crew import Crew, Hand, Hiring
 from search.work.queue import Unit, WorkQueue
 from search.work.worker import Answer
 
 DIED = "its worker died"
-
-
-@dataclass(frozen=True)
-class TrialPlan:
-    """What all trials have in common, in plain values.
-
-    Attributes:
-        part: the instances, pickled; workers read them.
-        blocks: the numbers of each block's instances.
-        sets: of every instance, the number of its prompt set.
-        batch_size: images at a time.
-        decides_from: the first block after which a decision is taken.
-    """
-
-    part: bytes
-    blocks: Sequence[Sequence[int]]
-    sets: Sequence[int]
-    batch_size: int
-    decides_from: int
-
-
-@dataclass
-class _Trial:
-    """What is known of a trial that has begun."""
-
-    refinement: dict[str, Any] | None
-    left: Counter[int] = field(default_factory=Counter)  # batches of each block that are not done
-    values: dict[int, list[dict[str, Any]]] = field(default_factory=dict)  # of the batches of each block
-    failed: dict[int, Answer] = field(default_factory=dict)
-    served: set[int] = field(default_factory=set)
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+SPARE_SHARE = 4  # one worker of so many may be at work that nobody waits for
 
 
 class Dispatcher:
@@ -67,7 +37,8 @@ class Dispatcher:
         self._queue = WorkQueue()
         self._crew = Crew(hiring, on_ready=self._pump, on_trouble=self._give_up)
         self._answers: dict[Unit, asyncio.Future[Answer]] = {}
-        self._trials: dict[int, _Trial] = {}
+        self._trials: dict[int, TrialBlocks] = {}
+        self._at_work: dict[Unit, list[Hand]] = {}
         self._plan: TrialPlan | None = None
         self._part: Any = None
         self._in_vain = [0.0, 0.0]
@@ -112,14 +83,8 @@ class Dispatcher:
         if slot in self._trials:
             return
         assert self._plan is not None, "trials begin after their plan is known"
-        trial = self._trials[slot] = _Trial(refinement)
-        units = []
-        for block, numbers in enumerate(self._plan.blocks):
-            for batch, first in enumerate(range(0, len(numbers), self._plan.batch_size)):
-                chunk = list(numbers[first : first + self._plan.batch_size])
-                units.append(Unit(slot, block, batch, ("evaluate", (self._part, refinement, chunk))))
-                trial.left[block] += 1
-        self._queue.begin(slot, units, self._plan.decides_from)
+        trial = self._trials[slot] = TrialBlocks(self._plan)
+        self._queue.begin(slot, list(trial.units(slot, self._part, refinement)), self._plan.decides_from)
         self._pump()
 
     async def block(self, slot: int, refinement: dict[str, Any] | None, block: int) -> dict[str, Any]:
@@ -133,23 +98,21 @@ class Dispatcher:
         trial = self._trials[slot]
         self._queue.awaits(slot, block)
         self._pump()
-        while block not in trial.failed and trial.left[block]:
-            trial.news.clear()
-            await trial.news.wait()
+        await trial.settled(block)
         if block in trial.failed:
-            failed = trial.failed[block]
-            return {"error": failed.error or None, "reason": DIED}
-        again, _ = block in trial.served, trial.served.add(block)
-        return self._told(trial, block) | {"slot": slot, "again": again}
+            return {"error": trial.failed[block].error or None, "reason": DIED}
+        return trial.told(block) | {"slot": slot}
 
     async def drop(self, slot: int) -> None:
         """The trial has ended: what is left of it is not wanted."""
         self._queue.drop(slot)
         trial = self._trials.pop(slot, None)
         if trial is not None:
-            for block, values in trial.values.items():
-                if block not in trial.served:
-                    self._note_in_vain(values)
+            for value in trial.unserved:
+                self._note_in_vain(value["evaluations"], value["seconds"])
+        for unit, hands in self._at_work.items():
+            if unit.name == slot:
+                self._interrupt(hands)
 
     async def in_vain(self) -> tuple[float, float]:
         """Denoiser evaluations and seconds of what was computed ahead, or twice, and no trial needed."""
@@ -174,6 +137,7 @@ class Dispatcher:
     def _pump(self) -> None:
         """Work for every worker that is free."""
         now = asyncio.get_running_loop().time()
+        self._queue.num_spare = max(1, len(self._crew.ready) // SPARE_SHARE)
         while (hand := self._crew.idle()) is not None:
             unit = self._queue.take(now)
             if unit is None:
@@ -183,83 +147,63 @@ class Dispatcher:
 
     async def _serve(self, hand: Hand, unit: Unit) -> None:
         method, arguments = unit.payload  # pyright: ignore[reportGeneralTypeIssues]
+        self._at_work.setdefault(unit, []).append(hand)
+        hand.ticket = next(self._order)
         try:
-            answer: Answer = await getattr(hand.actor, method).remote(*arguments)
+            answer: Answer = await getattr(hand.actor, method).remote(hand.ticket, *arguments)
         except (RayActorError, WorkerCrashedError) as died:
             self._crew.lost(hand)
             answer = Answer(error=b"", trace=str(died))
         except RayError as failed:  # an answer that cannot be read, a full object store
             answer = Answer(error=b"", trace=str(failed))
         hand.busy = False
+        self._at_work[unit].remove(hand)
+        if not self._at_work[unit]:
+            del self._at_work[unit]
         if answer.error is None:
             self._done(unit, answer)
         else:
             self._failed(unit, answer)
         self._pump()
 
+    def _interrupt(self, hands: Sequence[Hand]) -> None:
+        """What these workers are at is not wanted any more."""
+        for hand in hands:
+            hand.actor.interrupt.remote(hand.ticket)
+
     def _done(self, unit: Unit, answer: Answer) -> None:
         wanted = self._queue.done(unit, asyncio.get_running_loop().time())
-        if unit in self._answers:
-            if wanted:
-                self._answers.pop(unit).set_result(answer)
-            return
-        value = answer.value | {"seconds": answer.seconds}
+        self._interrupt(self._at_work.get(unit, ()))  # another had begun it again
         trial = self._trials.get(unit.name) if isinstance(unit.name, int) else None
-        if trial is None or not wanted:
-            self._note_in_vain([value])
-            return
-        trial.values.setdefault(unit.block, []).append(value)
-        trial.left[unit.block] -= 1
-        trial.news.set()
+        if not wanted:
+            self._note_in_vain(answer.evaluations, answer.seconds)
+        elif trial is not None:
+            trial.add(unit.block, answer.value | {"seconds": answer.seconds})
+        else:
+            self._answers.pop(unit).set_result(answer)
 
     def _failed(self, unit: Unit, answer: Answer) -> None:
         if not self._queue.failed(unit):
+            self._note_in_vain(answer.evaluations, answer.seconds)  # left halfway, most likely
             return
         if not answer.mistake and unit.failures <= self._hiring.max_failures:
             self._queue.again(unit)
-        elif unit in self._answers:
+        elif isinstance(unit.name, int):
+            self._trials[unit.name].fail(unit.block, answer)
+        else:
             self._answers.pop(unit).set_result(answer)
-        elif isinstance(unit.name, int) and unit.name in self._trials:
-            trial = self._trials[unit.name]
-            trial.failed[unit.block] = answer
-            trial.news.set()
 
     def _give_up(self, answer: Answer) -> None:
         """No worker can start: whoever waits is told why."""
-        for future in self._answers.values():
+        for unit, future in self._answers.items():
+            unit.over = True
             if not future.done():
                 future.set_result(answer)
         self._answers.clear()
         for trial in self._trials.values():
-            trial.failed.update(dict.fromkeys(trial.left, answer))
-            trial.news.set()
+            for block in trial.left:
+                trial.fail(block, answer)
 
-    def _told(self, trial: _Trial, block: int) -> dict[str, Any]:
-        plan = self._plan
-        assert plan is not None
-        values = trial.values[block]
-        seen = sorted(pair for b in range(block + 1) for value in trial.values.get(b, ()) for pair in value["outcomes"])
-        return {
-            "block": block,
-            "outcomes": sorted(pair for value in values for pair in value["outcomes"]),
-            "tiam": _accumulated(seen, plan.sets),
-            "num_instances": len(seen),
-            "num_total": len(plan.sets),
-            "done": block + 1 == len(plan.blocks),
-            **{name: sum(value[name] for value in values) for name in SUMMED},
-        }
-
-    def _note_in_vain(self, values: Sequence[dict[str, Any]]) -> None:
-        self._in_vain[0] += sum(value["evaluations"] for value in values)
-        self._in_vain[1] += sum(value["seconds"] for value in values)
-
-
-SUMMED = ("computed", "evaluations", "evaluations_alone", "failures", "seconds")
-
-
-def _accumulated(outcomes: Sequence[tuple[int, float]], sets: Sequence[int]) -> float:
-    """Mean over sets of the mean outcome; blocks hold prompts whole, so that it is `Part.objective`'s."""
-    sums: dict[Hashable, list[float]] = {}
-    for number, value in outcomes:
-        sums.setdefault(sets[number], []).append(value)
-    return sum(sum(each) / len(each) for each in sums.values()) / len(sums)
+    def _note_in_vain(self, evaluations: float, seconds: float) -> None:
+        self._in_vain[0] += evaluations
+        self._in_vain[1] += seconds

@@ -18,8 +18,9 @@ from search.images.outcomes import Outcome, setting_id
 from search.instances import Instance, Part
 from search.spec import ResourcesSpec, SearchSpec
 from search.work.batches import BlockDone, evaluated
+from search.work.blocks import TrialPlan
 from search.work.crew import Hiring
-from search.work.dispatcher import Dispatcher, TrialPlan
+from search.work.dispatcher import Dispatcher
 from search.work.evaluators import DEFAULT_EVALUATOR
 from search.work.worker import Answer
 

@@ -6,12 +6,15 @@ The order knows nothing of Ray and of clocks; the pool's dispatcher drives it wi
 
 import heapq
 import itertools
+import math
 import statistics
 from collections import deque
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 SLOW = 1.5  # times what its likes take: then a free worker makes a batch once more
+EXPECTED, WEIGHT = 0.1, 2.0  # share of decisions that end a trial, and how many decisions that is worth
+OLDER = 0.005  # less doubt of a trial for every slot that it came sooner: the next slots wait for the oldest
 RECENT = 64  # batches that say what their likes take
 
 
@@ -45,24 +48,36 @@ class _Trial:
 
     slot: int
     decides_from: int
+    last: int
     needed: int
     waiting: list[tuple[int, int, int, Unit]] = field(default_factory=list)
+    rank: int = -1  # of its entries in the queue's heap the one that holds
 
 
 class WorkQueue:
     """The work that waits, and what is under way.
 
-    What everyone waits for (questions, the baseline, the held-out part) comes first. Then the batches of trials, by
-    how many blocks they lie behind the block that their trial's next decision needs, of equals the lower slot first.
+    What everyone waits for (questions, the baseline, the held-out part) comes first. Then the batches of trials, by how
+    likely it is that their trial gets that far: those that its next decision needs are certain, and beyond them every
+    decision in between may end it, as often as decisions after those blocks have ended trials so far (`EXPECTED`
+    before there were any, so that what lies fewer blocks ahead comes first). Of near equals the lower slot comes first.
     So a batch that no decision needs yet is made only where a worker would have nothing to do otherwise. What is spare
-    (`add` with `spare`) comes last of all.
+    (`add` with `spare`) comes last of all, and on no more than `num_spare` workers: the others are free for what a
+    decision brings.
+
+    Attributes:
+        num_spare: workers at most that do spare work.
     """
 
     def __init__(self) -> None:
+        self.num_spare = 1
+        self._decided: dict[int, list[int]] = {}  # decisions after a block, and how many of them ended their trial
         self._stage: deque[Unit] = deque()
         self._spare: deque[Unit] = deque()
         self._trials: dict[int, _Trial] = {}
+        self._ranks: list[tuple[float, int, int]] = []  # doubt, slot, and the trial's rank at the time
         self._running: dict[Unit, None] = {}
+        self._running_spare: set[Unit] = set()
         self._seconds: dict[Hashable, deque[float]] = {}
         self._order = itertools.count()
 
@@ -90,21 +105,27 @@ class WorkQueue:
             units: all its batches.
             decides_from: the first block after which a decision is taken; one is taken after every later block.
         """
-        trial = _Trial(slot, decides_from, needed=decides_from)
-        trial.waiting = [(unit.block, unit.batch, next(self._order), unit) for unit in units]
+        waiting = [(unit.block, unit.batch, next(self._order), unit) for unit in units]
+        last = max(block for block, *_ in waiting)
+        trial = _Trial(slot, decides_from, last, needed=min(decides_from, last), waiting=waiting)
         heapq.heapify(trial.waiting)
         self._trials[slot] = trial
+        self._rank(trial)
 
     def awaits(self, slot: int, block: int) -> None:
         """All decisions before `block` were to go on: the next one needs it."""
         if slot in self._trials:
             trial = self._trials[slot]
-            trial.needed = max(block, trial.decides_from)
+            if block > trial.needed:
+                trial.needed = block
+                self._rank(trial)
 
     def drop(self, slot: int) -> None:
         """The trial has ended: what is left of it is not wanted."""
-        self._trials.pop(slot, None)
+        ended = self._trials.pop(slot, None)
         self._seconds.pop(slot, None)
+        if ended is not None:
+            self._learn(ended)
         for unit in self._running:
             if unit.name == slot:
                 unit.over = True
@@ -140,7 +161,9 @@ class WorkQueue:
     def again(self, unit: Unit) -> None:
         """The unit waits again, in its place."""
         if isinstance(unit.name, int) and unit.name in self._trials:
-            heapq.heappush(self._trials[unit.name].waiting, (unit.block, unit.batch, next(self._order), unit))
+            trial = self._trials[unit.name]
+            heapq.heappush(trial.waiting, (unit.block, unit.batch, next(self._order), unit))
+            self._rank(trial)
         elif not isinstance(unit.name, int):
             self._stage.appendleft(unit)
 
@@ -161,14 +184,42 @@ class WorkQueue:
     def _first(self) -> Unit | None:
         if self._stage:
             return self._stage.popleft()
-        nearest = min(
-            (trial for trial in self._trials.values() if trial.waiting),
-            key=lambda trial: (max(0, trial.waiting[0][0] - trial.needed), trial.slot),
-            default=None,
-        )
-        if nearest is not None:
-            return heapq.heappop(nearest.waiting)[-1]
-        return self._spare.popleft() if self._spare else None
+        while self._ranks:
+            _, slot, rank = heapq.heappop(self._ranks)
+            trial = self._trials.get(slot)
+            if trial is not None and trial.rank == rank:
+                unit = heapq.heappop(trial.waiting)[-1]
+                self._rank(trial)
+                return unit
+        if self._spare and len(self._running_spare) < self.num_spare:
+            unit = self._spare.popleft()
+            self._running_spare.add(unit)
+            return unit
+        return None
+
+    def _rank(self, trial: _Trial) -> None:
+        """The trial's place among the others, from its next batch and the block that it needs."""
+        trial.rank = next(self._order)
+        if trial.waiting:
+            doubt = self._doubt(trial, trial.waiting[0][0]) + OLDER * trial.slot
+            heapq.heappush(self._ranks, (doubt, trial.slot, trial.rank))
+
+    def _doubt(self, trial: _Trial, block: int) -> float:
+        """Minus the log of the chance that the trial comes to need a block; 0 if it does already."""
+        doubt = 0.0
+        for decision in range(trial.needed, block):
+            taken, ended = self._decided.get(decision, (0, 0))
+            doubt -= math.log1p(-(ended + EXPECTED * WEIGHT) / (taken + WEIGHT))
+        return doubt
+
+    def _learn(self, ended: _Trial) -> None:
+        """Of a trial that has ended: it went on after all blocks before the one that it needed last."""
+        for block in range(ended.decides_from, ended.needed + 1):
+            counts = self._decided.setdefault(block, [0, 0])
+            counts[0] += 1
+            counts[1] += block == ended.needed < ended.last
+        for trial in self._trials.values():
+            self._rank(trial)
 
     def _slowest(self, now: float) -> Unit | None:
         """A unit that a decision waits for and that takes its worker far longer than its likes took."""
@@ -191,3 +242,4 @@ class WorkQueue:
         unit.copies -= 1
         if not unit.copies:
             self._running.pop(unit, None)
+            self._running_spare.discard(unit)

@@ -26,7 +26,7 @@ class Answer:
         mistake: whether it is one that trying again does not change: a ValueError or an OSError.
         trace: the traceback, for --debug.
         seconds: it took.
-        evaluations: of the denoiser, spent on it, if the question's value says so.
+        evaluations: of the denoiser, spent on it, whether it was needed or not; 0 if the evaluator does not count them.
     """
 
     value: Any = None
@@ -47,38 +47,35 @@ class Worker:
 
     def __init__(self, spec: str, evaluator: str):
         self._spec, self._evaluator = spec, evaluator
+        self._unwanted = -1
 
     def load(self) -> Answer:
         """Load the models. Here and not in __init__, so that the caller sees the error itself, not just a dead actor.
 
         Returns:
-            The ids of its node in Ray, and its machine's name.
+            The id of its node in Ray, and its machine's name.
         """
 
         def answer() -> tuple[str, str]:
             self._loaded()
             return ray.get_runtime_context().get_node_id(), platform.node()
 
-        return _answered(answer)
+        return self._answered(answer)
 
-    def ask(self, task: bytes) -> Answer:
+    def ask(self, ticket: int, task: bytes) -> Answer:
         """The answer to a pickled pair of question and arguments, pickled."""
 
-        spent = 0.0
-
         def answer() -> bytes:
-            nonlocal spent
             question, arguments = pickle.loads(task)
-            value = question(self._loaded(), *arguments)
-            spent = getattr(value, "evaluations", 0.0)
-            return cloudpickle.dumps(value)
+            return cloudpickle.dumps(question(self._loaded(), *arguments))
 
-        return replace(_answered(answer), evaluations=spent)
+        return self._answered(answer, ticket)
 
-    def evaluate(self, part: bytes, refinement: dict[str, Any] | None, numbers: Sequence[int]) -> Answer:
+    def evaluate(self, ticket: int, part: bytes, refinement: dict[str, Any] | None, numbers: Sequence[int]) -> Answer:
         """A batch of a trial: the instances of these numbers under a setting.
 
         Args:
+            ticket: what `interrupt` calls it.
             part: the trials' instances, pickled.
             refinement: the setting as plain values.
 
@@ -87,7 +84,27 @@ class Worker:
         """
         from search.work.batches import judged
 
-        return _answered(lambda: judged(self._loaded(), _instances(part), refinement, numbers))
+        return self._answered(lambda: judged(self._loaded(), _instances(part), refinement, numbers), ticket)
+
+    @ray.method(concurrency_group="control")
+    def interrupt(self, ticket: int) -> None:
+        """Leave that work, if it is still under way: nobody wants it."""
+        self._unwanted = ticket
+
+    def _answered(self, work: Callable[[], Any], ticket: int | None = None) -> Answer:
+        began = time.perf_counter()
+        interruption = None
+        try:
+            interruption = getattr(self._loaded(), "interruption", None)
+            if interruption is not None:
+                interruption.begin(None if ticket is None else lambda: self._unwanted == ticket)
+            answer = Answer(work())
+        except Exception as error:  # whatever a model, a detector or a user's own code raises is told to the driver
+            answer = Answer(
+                error=_pickled(error), mistake=isinstance(error, ValueError | OSError), trace=traceback.format_exc()
+            )
+        spent = 0.0 if interruption is None else interruption.evaluations
+        return replace(answer, seconds=time.perf_counter() - began, evaluations=spent)
 
     def _loaded(self) -> Any:
         from search.spec import SearchSpec
@@ -99,20 +116,6 @@ class Worker:
 @lru_cache(maxsize=1)
 def _instances(part: bytes) -> Any:
     return pickle.loads(part)
-
-
-def _answered(work: Callable[[], Any]) -> Answer:
-    began = time.perf_counter()
-    try:
-        value = work()
-    except Exception as error:  # whatever a model, a detector or a user's own code raises is told to the driver
-        return Answer(
-            error=_pickled(error),
-            mistake=isinstance(error, ValueError | OSError),
-            trace=traceback.format_exc(),
-            seconds=time.perf_counter() - began,
-        )
-    return Answer(value, seconds=time.perf_counter() - began)
 
 
 def _pickled(error: Exception) -> bytes:
