@@ -1,6 +1,5 @@
 """A whole search: preflight, baseline, trials, choice, held-out prompts. The same call again goes on with it."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -8,7 +7,7 @@ from core.config import Refinement
 from search.findings import Findings, KeepUp, costs
 from search.finished import call_again, finished_result, measured
 from search.images.outcomes import setting_id
-from search.instances import Part, make_parts
+from search.instances import make_parts
 from search.metrics import metric_models
 from search.preflight import inspect, seconds_per_image
 from search.reporting.before_after import copy_sheet, draw, pictures_of, tell
@@ -24,8 +23,9 @@ from search.stored_searches import local_search_folder, search_folder, stored_re
 from search.tracking.tracker import Tracker
 from search.tracking.tune_tracking import TuneTracking
 from search.tuning import run_trials, start_ray
+from search.work.ahead import HeldOutAhead
 from search.work.batches import BlockDone
-from search.work.pool import Asked, Block, WorkerPool
+from search.work.pool import WorkerPool
 
 CONFIRMED = 3  # settings at most on held-out prompts: unrefined, winner, runner-up
 
@@ -108,15 +108,15 @@ class _Search:
             trial=len(self.validation.instances),
             held_out=CONFIRMED * len(self.held_out.instances),
         )
+        self.ahead = HeldOutAhead(pool, self.held_out)
         self._run_baselines(pool, space)
-        ahead = pool.start(self._blocks([None], self.held_out), spare=True)
         self._run_trials(pool, space)
         self.found.save("running")
         choice = self.found.choose()
-        if choice.winner is None:
-            self.found.spend_ahead(*pool.abandon(ahead))
-        else:
-            self._confirm(pool, choice, ahead)
+        if choice.winner is not None:
+            self._confirm(pool, choice)
+        self.found.spend_ahead(*self.ahead.close())
+        if choice.winner is not None:
             self.found.metrics = measured(self.spec, pool, self.held_out, self.found.verdict, self.view)
         result = self.found.save("finished")
         self._finished = True
@@ -140,7 +140,7 @@ class _Search:
     def _run_baselines(self, pool: WorkerPool, space: Space) -> None:
         settings: list[Refinement | None] = [None, *space.guidance_alone()]
         self.view.stage("baseline", len(settings) * len(self.validation.blocks))
-        outcomes = pool.run(self._blocks(settings, self.validation), self._told)
+        outcomes = pool.run([(setting, block) for setting in settings for block in self.validation.blocks], self._told)
         for setting in settings:
             found = outcomes[setting_id(setting)]
             row = self.found.add_baseline(setting, found)
@@ -176,6 +176,9 @@ class _Search:
         self.found.add_trial(record)
         self.tracker.trial_ended(record)
         self._show_best()
+        watched = self.view.watched
+        if self.found.best is not None and watched.ended + self.spec.search.lookahead >= watched.num_slots:
+            self.ahead.lead(self.found.best.refinement)
 
     def _show_best(self) -> None:
         unrefined, best = f"unrefined {_percent(self.found.baselines[0])}", self.found.best
@@ -184,30 +187,20 @@ class _Search:
         else:
             self.view.best(f"{setting_text(best.refinement)}: {_percent(best)}, {unrefined}")
 
-    def _confirm(self, pool: WorkerPool, choice: Choice, ahead: Asked) -> None:
-        """The winner, its runner-up and the baseline on prompts that no choice has seen.
-
-        Args:
-            ahead: the baseline's blocks, for which workers had time during the trials.
-        """
+    def _confirm(self, pool: WorkerPool, choice: Choice) -> None:
+        """The winner, its runner-up and the baseline on prompts that no choice has seen."""
         chosen = [each.refinement for each in (choice.winner, choice.runner_up) if each is not None]
         settings: list[Refinement | None] = [None, *chosen]
         self.view.stage("held-out", len(settings) * len(self.held_out.blocks))
-        asked = pool.start(self._blocks(chosen, self.held_out))
-        outcomes = pool.outcomes(self._blocks([None], self.held_out), ahead, self._told)
-        outcomes |= pool.outcomes(self._blocks(chosen, self.held_out), asked, self._told)
+        outcomes = self.ahead.outcomes(settings, self._told)
         shown = self.held_out.instances[: self.spec.resources.batch_size]
         seconds = pool.ask(seconds_per_image, settings, shown)
-        self.found.confirm(settings, [outcomes[setting_id(setting)] for setting in settings], seconds)
+        self.found.confirm(settings, outcomes, seconds)
         self.tracker.cost("held-out", **self.found.held_out_costs)
 
     def _told(self, done: BlockDone) -> None:
         alone = sum(outcome.evaluations_alone for outcome in done.outcomes.values())
         self.view.advance(1, spent=done.evaluations, plain=alone)
-
-    @staticmethod
-    def _blocks(settings: Sequence[Refinement | None], part: Part) -> list[Block]:
-        return [(setting, block) for setting in settings for block in part.blocks]
 
 
 def _view(spec: SearchSpec, stream: TextIO | None) -> SearchView:

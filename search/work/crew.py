@@ -1,6 +1,7 @@
 """The workers of a pool: as many as the nodes of the cluster have room for, whenever one comes or goes."""
 
 import asyncio
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,7 +82,12 @@ class Crew:
         """Run it beside; it is kept from being collected."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:  # else all would wait for ever
+            self.on_trouble(Answer(error=b"", trace="".join(traceback.format_exception(error))))
 
     def idle(self) -> Hand | None:
         """A worker that has its models and no work; one of those that came first."""
@@ -132,7 +138,7 @@ class Crew:
             "scheduling_strategy": "SPREAD",
             "concurrency_groups": {"control": 1},  # heard while the other thread works
         }
-        hand = Hand(ray.remote(Worker).options(**options).remote(hiring.spec, hiring.evaluator))
+        hand = Hand(ray.remote(**options)(Worker).remote(hiring.spec, hiring.evaluator))
         self._hands.append(hand)
         self.spawn(self._start(hand))
 

@@ -69,9 +69,12 @@ class Dispatcher:
         self._pump()
 
     async def forget(self, name: str) -> None:
-        """What that stage has asked and nobody has begun is not wanted: it is answered with nothing."""
+        """What that stage has asked is not wanted: what nobody has begun is answered with nothing."""
         for unit in self._queue.forget(name):
             self._answers.pop(unit).set_result(Answer())
+        for unit, hands in self._at_work.items():
+            if unit.name == name:
+                self._interrupt(hands)
 
     async def plan(self, plan: TrialPlan) -> None:
         """Trials will come."""
@@ -186,7 +189,9 @@ class Dispatcher:
         if not self._queue.failed(unit):
             self._note_in_vain(answer.evaluations, answer.seconds)  # left halfway, most likely
             return
-        if not answer.mistake and unit.failures <= self._hiring.max_failures:
+        if answer.interrupted:
+            self._answers.pop(unit).set_result(answer)
+        elif not answer.mistake and unit.failures <= self._hiring.max_failures:
             self._queue.again(unit)
         elif isinstance(unit.name, int):
             self._trials[unit.name].fail(unit.block, answer)

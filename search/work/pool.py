@@ -190,9 +190,17 @@ class WorkerPool:
         except (RayActorError, GetTimeoutError):
             return 0.0, 0.0
 
-    def abandon(self, asked: Asked) -> tuple[float, float]:
-        """What has been asked is not wanted any more; denoiser evaluations and workers' seconds it has cost."""
+    def hurry(self, asked: Asked) -> None:
+        """What has been asked as spare is wanted now."""
+        self._actor().hurry.remote(asked.name)
+
+    def forget(self, asked: Asked) -> None:
+        """What has been asked is not wanted any more."""
         self._actor().forget.remote(asked.name)
+
+    def abandon(self, asked: Asked) -> tuple[float, float]:
+        """`forget`; denoiser evaluations and workers' seconds that it has cost, once no worker is at it."""
+        self.forget(asked)
         answers: list[Answer] = self._guarded(lambda: ray.get(list(asked.references)))
         return sum(answer.evaluations for answer in answers), sum(answer.seconds for answer in answers)
 
@@ -244,7 +252,7 @@ class WorkerPool:
         return Asked(name, {actor.ask.remote(name, task, spare): number for number, task in enumerate(pickled)})
 
     def _await(self, asked: Asked, on_answer: Callable[[int, Any], None]) -> list[Any]:
-        self._actor().hurry.remote(asked.name)
+        self.hurry(asked)
         answers: dict[int, Any] = {}
         waiting = dict(asked.references)
         while waiting:

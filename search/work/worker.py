@@ -23,6 +23,7 @@ class Answer:
     Attributes:
         value: what the question returned, pickled; of a trial's batch plain values, as they are; None if it failed.
         error: the exception, pickled; None if all went well.
+        interrupted: whether it was left halfway, since nobody wanted it any more.
         mistake: whether it is one that trying again does not change: a ValueError or an OSError.
         trace: the traceback, for --debug.
         seconds: it took.
@@ -31,6 +32,7 @@ class Answer:
 
     value: Any = None
     error: bytes | None = None
+    interrupted: bool = False
     mistake: bool = False
     trace: str = ""
     seconds: float = 0.0
@@ -101,7 +103,10 @@ class Worker:
             answer = Answer(work())
         except Exception as error:  # whatever a model, a detector or a user's own code raises is told to the driver
             answer = Answer(
-                error=_pickled(error), mistake=isinstance(error, ValueError | OSError), trace=traceback.format_exc()
+                error=_pickled(error),
+                interrupted=ticket is not None and self._unwanted == ticket,
+                mistake=isinstance(error, ValueError | OSError),
+                trace=traceback.format_exc(),
             )
         spent = 0.0 if interruption is None else interruption.evaluations
         return replace(answer, seconds=time.perf_counter() - began, evaluations=spent)
