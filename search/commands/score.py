@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from search.commands.output import progress_bar, write_json
+from search.commands.output import print_table, progress_bar, write_json
 
 if TYPE_CHECKING:
     from evaluation.image_metrics import ImageMetrics
@@ -181,9 +181,9 @@ def score(
         sheet.parent.mkdir(parents=True, exist_ok=True)
         score_sheet(source, scored, cached).save(sheet)
     console = Console()
-    console.print(score_table(scored, cached.name))
+    print_table(score_table(scored, cached.name))
     if metrics is not None:
-        console.print(metric_table(scored, metrics.models))
+        print_table(metric_table(scored, metrics.models))
     for path in filter(None, (out, tiamv2, sheet)):
         console.print(f"-> {path}", highlight=False, soft_wrap=True)
 

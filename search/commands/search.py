@@ -48,12 +48,12 @@ def search(
         return
     from search.exporting import step_config
     from search.reporting.report import report
-    from search.reporting.report_formats import to_rich
+    from search.reporting.report_formats import show
     from search.runner import run_search
 
     result = run_search(loaded, fresh=fresh, sheet=sheet)
     console = table_console()
-    console.print(to_rich(report(result, figures=False)))
+    show(report(result, figures=False), console)
     if out is not None:
         step_config(result).save(out)
         console.print(f"-> {out}", highlight=False, soft_wrap=True)
