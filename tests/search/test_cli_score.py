@@ -26,8 +26,8 @@ SHOWN = {  # prompt number, image number -> what is drawn
 }
 
 
-def run(*arguments):
-    return CliRunner().invoke(build_app(), ["score", *map(str, arguments)], env={"COLUMNS": "200"})
+def run(*arguments, columns=200):
+    return CliRunner().invoke(build_app(), ["score", *map(str, arguments)], env={"COLUMNS": str(columns)})
 
 
 @pytest.fixture
@@ -43,6 +43,23 @@ def place(tmp_path):
 
 def arguments(place):
     return [place / "images", "--prompts", place / "prompts.csv", "--out", place / "scores.json", "--device", "cpu"]
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_a_narrow_terminal_shows_every_number_whole(place, width):
+    result = run(*arguments(place), columns=width)
+    assert result.exit_code == 0, result.stderr
+    scores = json.loads((place / "scores.json").read_text())
+    rows = []
+    for row in scores["by_confidence"]:
+        for name in ("tiam", "tiam_without_colors"):
+            mean, low, high = (100 * row[name][end] for end in ("mean", "low", "high"))
+            rows.append(f"{mean:.1f} [{low:.1f}, {high:.1f}]")
+    for name in ("clip_full", "clip_least"):
+        metric = scores["metrics"][name]
+        rows.append(f"{metric['mean']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]")
+    assert all(result.stdout.count(text) >= rows.count(text) for text in rows), result.stdout
+    assert max(len(line) for line in result.stdout.splitlines() if not line.startswith("->")) <= width
 
 
 def test_scores_sheet_and_tiamv2_files(place):
