@@ -49,8 +49,10 @@ def estimate(
 
     ```
     keystep estimate shapes-sd --measure
-    keystep estimate sd14 --seconds-per-evaluation 0.02 --price-per-gpu-hour 2.5 --plot cost.png
-    keystep estimate sd14 --set search.lookahead=64 --seconds-per-evaluation 0.02 --gpus 8,64
+    keystep estimate sd14 --seconds-per-evaluation 0.02 \\
+        --price-per-gpu-hour 2.5 --plot cost.png
+    keystep estimate sd14 --set search.lookahead=64 \\
+        --seconds-per-evaluation 0.02 --gpus 8,64
     ```
     """
     if seconds is not None and measure:

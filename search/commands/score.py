@@ -101,7 +101,8 @@ def score(
     keystep score images/ --prompts prompts.csv --out scores.json
     keystep score images.tar --prompts prompts.csv --sheet sheet.png
     keystep score images.json --prompts two_colored --allow-missing
-    keystep score images/ --prompts two --clip ViT-L-14:openai --aesthetics sa_0_4_vit_l_14_linear.pth
+    keystep score images/ --prompts two --clip ViT-L-14:openai \\
+        --aesthetics sa_0_4_vit_l_14_linear.pth
     keystep score --from-json tiam_score_per_prompt/
     ```
 

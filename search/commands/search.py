@@ -29,8 +29,8 @@ def search(
     Examples:
 
     ```
-    keystep search                                    # the embedded model, minutes on two CPU cores
-    keystep search --print-spec sd14 > sd14.yaml      # a spec to edit
+    keystep search                                # the embedded model, minutes
+    keystep search --print-spec sd14 > sd14.yaml  # a spec to edit
     keystep search sd14.yaml --set resources.workers=8 --set search.trials=200
     keystep search shapes-sd --out step_config.json --sheet before_after.png
     ```
