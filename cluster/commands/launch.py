@@ -108,13 +108,14 @@ def launch(
         --set storage.path=/shared/runs --set tracking.uri=
     keystep launch sd14 --target kuberay --nodes 8 \\
         --image registry.example/keystep:0.1.0 \\
-        --set storage.path=s3://bucket/runs --set tracking.uri=http://mlflow:5000 \\
-        --dry-run
+        --set storage.path=s3://bucket/runs \\
+        --set tracking.uri=http://mlflow:5000 --dry-run
     keystep launch sd14 --target slurm --nodes 4 --gpus 8 --partition gpu \\
         --setup "source ~/venv/bin/activate"
     keystep launch sd14 --target cloud --provider aws --nodes 16 \\
         --image registry.example/keystep:0.1.0 \\
-        --set storage.path=s3://bucket/runs --set tracking.uri=http://mlflow:5000
+        --set storage.path=s3://bucket/runs \\
+        --set tracking.uri=http://mlflow:5000
     ```
 
     `keystep doctor` runs first, there. Then `keystep status`, `keystep logs --follow` and `keystep stop` with the
