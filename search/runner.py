@@ -12,6 +12,7 @@ from search.metrics import metric_models
 from search.pool import BlockDone, WorkerPool
 from search.preflight import inspect, seconds_per_image
 from search.reporting.before_after import copy_sheet, draw, pictures_of, tell
+from search.reporting.how_far import how_far
 from search.reporting.progress import SearchView, ViewCallback, Watched
 from search.reporting.settings_text import setting_text
 from search.result import FILE_NAME, Chosen, SearchResult, SettingRow
@@ -69,7 +70,7 @@ class _Search:
         self.local = local_search_folder(spec)
         self.tracker = Tracker(spec, self.local)
         earlier = stored_result(spec)
-        seconds_before = 0.0 if earlier is None else earlier.seconds
+        seconds_before = 0.0 if earlier is None else earlier.wall_seconds
         self.found = Findings(spec, self.validation, self.held_out, seconds_before=seconds_before)
         self._finished = False
 
@@ -95,7 +96,9 @@ class _Search:
     def _run(self, pool: WorkerPool, space: Space, sheet: Path | None) -> SearchResult:
         """The stages after the preflight."""
         self.view.watched.num_slots = min(self.spec.search.trials, space.size or self.spec.search.trials)
+        self.view.warn(self.found.notes)
         self._run_baselines(pool, space)
+        self.view.warn(self.found.notes)
         pool.close()  # the trials have workers of their own
         self._run_trials(space)
         self.found.save("running")
@@ -112,7 +115,7 @@ class _Search:
         copy_sheet(pictures, sheet)
         if result.metrics is not None:
             self.tracker.metrics(result.metrics)
-        self.tracker.conclude(Chosen.of(choice), self.found.verdict, result.export_command)
+        self.tracker.conclude(Chosen.of(choice), self.found.verdict, result.export_command, result.costs)
         self.tracker.close()
         return result
 
@@ -121,6 +124,8 @@ class _Search:
         self.tracker.close(timeout=2.0, status="KILLED" if interrupted else "FAILED")
         if self.found.baselines and not self._finished:
             self.found.save("interrupted")
+        if interrupted:
+            self.view.note(how_far(self.view.watched, len(self.found.trials)))
 
     def _run_baselines(self, pool: WorkerPool, space: Space) -> None:
         settings: list[Refinement | None] = [None, *space.guidance_alone()]
@@ -130,6 +135,7 @@ class _Search:
             found = outcomes[setting_id(setting)]
             row = self.found.add_baseline(setting, found)
             self.tracker.baseline(row.values, None if setting is None else setting.gsng, **costs(found))
+        self.view.spent(self.found.costs)
         self._show_best()
 
     def _run_trials(self, space: Space) -> None:
@@ -154,6 +160,7 @@ class _Search:
     def _keep(self, record: TrialRecord) -> None:
         """What a trial found, in the order that trials end."""
         self.found.add_trial(record)
+        self.view.spent(self.found.costs)
         self.tracker.trial_ended(record)
         self._show_best()
 

@@ -26,9 +26,10 @@ def report(result: SearchResult, *, figures: bool = True, shown: int | None = SH
     """
     sections = [
         Section("Held-out prompts", _held_out(result)),
+        Section("To mind", result.notes),
         Section("By step", _by_step(result, figures)),
         Section("Settings tried", [settings_table(result, shown)]),
-        Section("Cost", [_cost(result)]),
+        Section("Cost", [result.costs.text]),
         Section("Use it", _use(result)),
         Section("Repeat it", [_provenance(result)]),
     ]
@@ -220,16 +221,6 @@ def _curve_png(result: SearchResult, points: Sequence[CurvePoint]) -> bytes:
     file = io.BytesIO()
     tiam_by_timestep(points, result.baseline.tiam, alone).savefig(file, format="png", dpi=144, facecolor="white")
     return file.getvalue()
-
-
-def _cost(result: SearchResult) -> str:
-    spent, plain = result.evaluations_spent, result.evaluations_plain
-    saved = f", {1 - spent / plain:.0%} less than the {plain:,.0f} of the plain way" if plain else ""
-    gpu = f", {result.gpu_seconds / 3600:.2f} GPU hours" if result.gpu_seconds else ""
-    return (
-        f"{spent:,.0f} denoiser evaluations{saved} (every trial from noise, on every instance); "
-        f"{result.seconds / 60:.1f} minutes{gpu}."
-    )
 
 
 def _use(result: SearchResult) -> list[Block]:

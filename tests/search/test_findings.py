@@ -73,7 +73,7 @@ def test_a_running_search_tells_of_the_trials_so_far(found: Findings) -> None:
     assert (result.status, [trial.slot for trial in result.trials]) == ("running", [0, 1])
     for trial, mean in zip(result.trials, (6 / 16, 0.5), strict=True):
         assert trial.tiam is not None and trial.tiam.low < trial.tiam.mean == mean < trial.tiam.high
-    assert result.seconds == 60 and result.evaluations_spent == 48 * 40 + 200
+    assert result.wall_seconds == 60 and result.evaluations_spent == 48 * 40 + 200
     assert result.chosen is None and result.held_out is None
 
 

@@ -77,6 +77,7 @@ def test_the_terminal_shows_verdict_curve_settings_and_command(tmp_path):
     assert re.search(r"runner-up step 5 \(t 701\), 20 iterations, GSNg 75.0", text)
     assert "shapes_three" in text and "pruned: worse, p = 0.03" in text
     assert "4,400 denoiser evaluations, 80% less than the 22,000 of the plain way" in text
+    assert "1.5 minutes of wall time, 4.0 minutes of workers' time." in text
     assert "keystep export 0123456789ab --out step_config.json" in text and "--force" not in text
 
 
