@@ -43,7 +43,7 @@ def run_search(
 
     Raises:
         ValueError: a mistake in the spec, before anything is made; storage that cannot be written.
-        KeyboardInterrupt: Ctrl-C; the same call goes on.
+        KeyboardInterrupt: Ctrl-C; says how far it was. The same call goes on.
     """
     spec = spec.anchored()
     finished = None if fresh else finished_result(spec)
@@ -54,7 +54,10 @@ def run_search(
         try:
             result = search.run(fresh, sheet)
         except BaseException as stop:
-            search.stopped(interrupted=isinstance(stop, KeyboardInterrupt))
+            interrupted = isinstance(stop, KeyboardInterrupt)
+            search.stopped(interrupted=interrupted)
+            if interrupted:
+                raise KeyboardInterrupt(how_far(search.view.watched, len(search.found.trials))) from stop
             raise
     search.view.note(search.tracker.status)
     return result
@@ -124,8 +127,6 @@ class _Search:
         self.tracker.close(timeout=2.0, status="KILLED" if interrupted else "FAILED")
         if self.found.baselines and not self._finished:
             self.found.save("interrupted")
-        if interrupted:
-            self.view.note(how_far(self.view.watched, len(self.found.trials)))
 
     def _run_baselines(self, pool: WorkerPool, space: Space) -> None:
         settings: list[Refinement | None] = [None, *space.guidance_alone()]

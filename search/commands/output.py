@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +43,15 @@ def table_console() -> Console:
 def print_table(table: Table) -> None:
     """Print it on stdout, as `table_console` says."""
     table_console().print(FittedTable(table), crop=False)
+
+
+@contextmanager
+def going_on(done: Callable[[], str]) -> Iterator[None]:
+    """Have Ctrl-C say how far the work was, in the words of `done`, and that the same command goes on."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"interrupted: {done()}. The same command goes on from there.") from stop
 
 
 def progress_bar() -> Progress:

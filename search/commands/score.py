@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from search.commands.output import print_table, progress_bar, write_json
+from search.commands.output import going_on, print_table, progress_bar, write_json
 
 if TYPE_CHECKING:
     from evaluation.image_metrics import ImageMetrics
@@ -158,7 +158,10 @@ def score(
     detector = detector or (SHAPES_DETECTOR if shapes_only else DEFAULT_DETECTOR)
     cached = CachedDetector(load_detector(detector, min_score=min(0.1, confidence), device=device), folder)
     known = len(source.problems.unreadable)
-    with progress_bar() as progress:
+    with (
+        progress_bar() as progress,
+        going_on(lambda: f"{progress.tasks[0].completed:.0f} of {len(source.files)} images are scored"),
+    ):
         task = progress.add_task("Scoring", total=len(source.files))
         scored = score_source(
             source,

@@ -74,6 +74,10 @@ def test_a_running_search_tells_of_the_trials_so_far(found: Findings) -> None:
     for trial, mean in zip(result.trials, (6 / 16, 0.5), strict=True):
         assert trial.tiam is not None and trial.tiam.low < trial.tiam.mean == mean < trial.tiam.high
     assert result.wall_seconds == 60 and result.evaluations_spent == 48 * 40 + 200
+    # The plain way runs the trial that was stopped after 16 of 48 images to its end, at 60 evaluations each.
+    assert result.evaluations_plain == 48 * (40 + 60 + 60)
+    assert result.costs.evaluations_saved == pytest.approx(1 - (48 * 40 + 200) / (48 * 160))
+    assert result.worker_seconds == pytest.approx(48 * 0.1 + 2)
     assert result.chosen is None and result.held_out is None
 
 

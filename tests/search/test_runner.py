@@ -63,6 +63,18 @@ def test_a_search_ends_with_a_verdict(searched: tuple[Path, Result]) -> None:
     assert (folder / "sheet.png").read_bytes().startswith(b"\x89PNG")
     runs = runs_in(folder)
     assert len(runs["parent"]) == 1
+    (told,) = runs["parent"]
+    costs = {name: value for name, value in told.data.metrics.items() if name.startswith("cost/")}
+    assert costs == {
+        "cost/evaluations_spent": result.evaluations_spent,
+        "cost/evaluations_plain": result.evaluations_plain,
+        "cost/evaluations_saved": pytest.approx(1 - result.evaluations_spent / result.evaluations_plain),
+        "cost/wall_seconds": result.wall_seconds,
+        "cost/worker_seconds": result.worker_seconds,
+    }
+    share, minutes = 100 * costs["cost/evaluations_saved"], costs["cost/wall_seconds"] / 60
+    assert f"{share:.0f}% less than" in said.stdout and f"{minutes:.1f} minutes of wall time" in said.stdout
+    assert "4 held-out prompts can never show a gain" in said.stderr and result.notes[0] in said.stderr
     for trial in result.trials:
         (run,) = runs[str(trial.slot)]
         assert run.data.metrics["tiam"] == sum(trial.values.values()) / PROMPTS
