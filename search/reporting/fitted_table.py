@@ -10,7 +10,7 @@ from rich.text import Text
 from search.reporting.table import Table
 
 EDGE = 1  # characters before a line
-GAP = 3  # between two columns
+GAP, NARROW_GAP = 3, 2  # between two columns, and where that saves a table from becoming a list
 LEAST = 20  # of a column of words, before others give way to it
 
 
@@ -35,20 +35,37 @@ class FittedTable:
             yield Text(self.table.note, style="dim italic")
 
     def _lines(self, console: Console, width: int) -> Iterator[Text]:
-        titles = self.table.titles
-        for moved in range(len(self.table.secondary) + 1):
-            beneath = [place for place, title in enumerate(titles) if title in self.table.secondary[:moved]]
-            shown = [place for place in range(len(titles)) if place not in beneath]
-            widths = _widths(self.table, shown, width)
-            if widths is not None:
-                yield from _aligned(self.table, shown, beneath, widths, console, width)
-                return
-        yield from _listed(self.table, console, width)
+        columns = _columns(self.table, width)
+        if columns is None:
+            yield from _listed(self.table, console, width)
+        else:
+            yield from _aligned(self.table, columns, console, width)
 
 
-def _widths(table: Table, shown: Sequence[int], width: int) -> list[int] | None:
-    """Of the columns shown, characters; None if they do not fit."""
-    room = width - EDGE - GAP * (len(shown) - 1)
+@dataclass(frozen=True)
+class _Columns:
+    """Which columns stand side by side, how wide and how far apart, and which beneath their row."""
+
+    shown: Sequence[int]
+    widths: Sequence[int]
+    gap: int
+    beneath: Sequence[int]
+
+
+def _columns(table: Table, width: int) -> _Columns | None:
+    """The most columns that fit; None if not even those fit that are not secondary."""
+    num_secondary = len(table.secondary)
+    for moved, gap in [*((moved, GAP) for moved in range(num_secondary + 1)), (num_secondary, NARROW_GAP)]:
+        beneath = [place for place, title in enumerate(table.titles) if title in table.secondary[:moved]]
+        shown = [place for place in range(len(table.titles)) if place not in beneath]
+        widths = _widths(table, shown, width - EDGE - gap * (len(shown) - 1))
+        if widths is not None:
+            return _Columns(shown, widths, gap, beneath)
+    return None
+
+
+def _widths(table: Table, shown: Sequence[int], room: int) -> list[int] | None:
+    """Of the columns shown, characters, in all at most `room`; None if they do not fit."""
     full = [max(cell_len(text) for text in (table.titles[place], *_column(table, place))) for place in shown]
     widths = [_least(table, place) for place in shown]
     if sum(widths) > room:
@@ -64,7 +81,7 @@ def _least(table: Table, place: int) -> int:
     longest_word = max(map(_longest_word, (title, *cells)))
     whole = max((cell_len(cell) for cell in cells), default=0)
     wraps = place > 0 and not table.numeric[place]
-    return max(longest_word, min(whole, LEAST)) if wraps else max(longest_word, whole)
+    return max(1, longest_word, min(whole, LEAST) if wraps else whole)
 
 
 def _longest_word(text: str) -> int:
@@ -75,10 +92,10 @@ def _column(table: Table, place: int) -> list[str]:
     return [row[place] for row in table.rows]
 
 
-def _aligned(
-    table: Table, shown: Sequence[int], beneath: Sequence[int], widths: Sequence[int], console: Console, width: int
-) -> Iterator[Text]:
+def _aligned(table: Table, columns: _Columns, console: Console, width: int) -> Iterator[Text]:
     """Columns side by side under their titles, and under each row what has moved there."""
+
+    shown, widths = columns.shown, columns.widths
 
     def lines(cells: Sequence[str], style: str = "") -> Iterator[Text]:
         wrapped = [Text(cells[place]).wrap(console, size) for place, size in zip(shown, widths, strict=True)]
@@ -88,16 +105,16 @@ def _aligned(
                 cell = wrapped[column][number] if number < len(wrapped[column]) else Text()
                 cell.rstrip()
                 cell.align("right" if table.numeric[place] else "left", size)
-                line.append_text(cell).append(" " * GAP if column < len(shown) - 1 else "")
+                line.append_text(cell).append(" " * columns.gap if column < len(shown) - 1 else "")
             line.rstrip()
             yield line
 
     if any(table.titles):
         yield from lines(table.titles, "bold")
-        yield Text(" " * EDGE + "─" * (sum(widths) + GAP * (len(shown) - 1)))
+        yield Text(" " * EDGE + "─" * (sum(widths) + columns.gap * (len(shown) - 1)))
     for row in table.rows:
         yield from lines(row)
-        yield from _beneath(table, row, beneath, console, width)
+        yield from _beneath(table, row, columns.beneath, console, width)
 
 
 def _beneath(table: Table, row: Sequence[str], places: Sequence[int], console: Console, width: int) -> Iterator[Text]:

@@ -131,6 +131,12 @@ def test_columns_give_way_in_the_order_that_their_table_says() -> None:
     assert least[1].strip() == "winner", "a list, for there is no room for two columns"
 
 
+def test_a_long_gain_and_p_stand_side_by_side_on_60_columns() -> None:
+    row = ("runner-up", "step 1 (t 831), 10 iterations", "63.5 [56.0, 70.3]", "+17.7 [+9.9, +25.5]", "0.0004")
+    table = Table(("", "Setting", ">TIAM, %", ">Gain, points", ">p"), [row], secondary=("Setting",))
+    assert " runner-up  63.5 [56.0, 70.3]  +17.7 [+9.9, +25.5]  0.0004" in printed(table, 60).splitlines()
+
+
 def test_a_command_stays_on_one_line() -> None:
     command = "keystep export 0123456789ab --out " + "a/long/folder/" * 8 + "step_config.json --force"
     assert command in printed(Report("t", "l", [Section("Use it", [Command(command)])]), 60).splitlines()
