@@ -1,6 +1,11 @@
 """`keystep score` as a user runs it: rendered scenes, the real segmenter, real files."""
 
 import json
+import os
+import re
+import signal
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -105,6 +110,29 @@ def test_an_interrupted_run_goes_on_from_what_was_detected(place):
     for shard in shards:
         written = {path: path.read_bytes().count(b"\n") for path in shard.parent.glob("*.jsonl")}
         assert written.pop(shard) == 1 and sum(written.values()) == len(SHOWN) - 1
+
+
+def test_ctrl_c_says_how_far_it_was_and_the_same_command_goes_on(place):
+    total = 256
+    picture = next((place / "images").glob("*_0.png")).read_bytes()
+    for prompt in read_prompts(place / "prompts.csv").prompts:
+        for number in range(total // 2):
+            (place / "images" / f"{file_stem(prompt.text)}_{number}.png").write_bytes(picture)
+
+    def press() -> None:
+        until = time.monotonic() + 300
+        while time.monotonic() < until and not any((place / "scores.detections").rglob("*.jsonl")):
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    result = run(*arguments(place), "--batch-size", "1")
+    presser.join()
+    assert result.exit_code == 130 and not (place / "scores.json").exists()
+    told = re.search(r"interrupted: (\d+) of (\d+) images are scored\. The same command goes on from", result.stderr)
+    assert told is not None and 0 <= int(told[1]) < int(told[2]) == total, result.stderr
+    assert run(*arguments(place)).exit_code == 0
 
 
 def test_clip_captions_and_looks_are_measured_in_the_same_pass(place):

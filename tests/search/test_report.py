@@ -116,6 +116,14 @@ def test_a_search_that_has_only_begun_is_reported_too(tmp_path):
     assert "The search is running; 0 trials have ended" in result.stdout and "unrefined" in result.stdout
 
 
+def test_what_a_reader_has_to_mind_stands_in_the_report_and_the_file(tmp_path):
+    note = "search.trials 24 cuts the grid of 36 settings short: 12 are left out, the last in its order: step 8."
+    stored(tmp_path, notes=(note,))
+    result = run("tried", "--storage", tmp_path)
+    assert f"To mind\n{note}" in result.stdout
+    assert "To mind" not in [section.title for section in report(finished(), figures=False).sections]
+
+
 def test_without_a_gain_the_report_says_so():
     shown = report(finished(gain=False), figures=False)
     assert "not shown to be better than the unrefined model" in shown.lead
