@@ -138,3 +138,11 @@ def test_guidance_alone_may_win(found: Findings) -> None:
     found.add_trial(record(1, right=48))
     winner = found.choose().winner
     assert winner is not None and winner.refinement == record(1).refinement
+
+
+def test_a_result_that_names_its_wall_time_seconds_is_read(found: Findings) -> None:
+    pass_time(found, 60)
+    found.save("running")
+    text = written(found).model_dump_json()
+    old = text.replace('"wall_seconds":60.0', '"seconds":60.0')
+    assert old != text and SearchResult.model_validate_json(old) == written(found)
