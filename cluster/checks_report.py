@@ -10,7 +10,7 @@ def report(name: str, checks: Sequence[Check]) -> Report:
     """A line a check; `name` is that of the search."""
     bad = sum(not check.ok for check in checks)
     lead = f"{bad} of {len(checks)} checks failed: put them right first." if bad else "All is as it must be."
-    rows = [("ok" if check.ok else "FAILED", check.name, check.found, check.advice) for check in checks]
-    columns = ("", "check", "found", *(("what to do",) if bad else ()))
-    table = Table(columns, [row[: len(columns)] for row in rows])
+    rows = [(check.name, "ok" if check.ok else "FAILED", check.found, check.advice) for check in checks]
+    columns = ("check", "", "found", *(("what to do",) if bad else ()))
+    table = Table(columns, [row[: len(columns)] for row in rows], secondary=("what to do",))
     return Report(f"{name}: preflight", lead, [Section("Checks", [table])])

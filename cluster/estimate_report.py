@@ -12,6 +12,7 @@ from cluster.simulation import Limit, Simulated, lookahead_for, saturation
 from search.reporting.report_formats import Block, Report, Section, Table
 
 SHOWN_STEPS = 12
+LESS_OF_A_STEP = ("shared, GSNg on", "shared before it")  # beneath the row where a terminal is narrow
 PLAIN, EXPECTED = "#8a8f98", "#0072b2"  # as in search.reporting.plots
 LIMITS: dict[Limit, str] = {
     "none": "the GPUs",
@@ -202,7 +203,7 @@ def _steps(found: Estimate) -> list[Block]:
         rows.append(row + ([f"{step.saved_guided:g}"] if guided else []))
     note = "From noise, without guidance (GSNg)."
     note += f" Every {every}th step is shown." if every > 1 else ""
-    return [Table([*columns, *([">shared, GSNg on"] if guided else [])], rows, note=note)]
+    return [Table([*columns, *([">shared, GSNg on"] if guided else [])], rows, note=note, secondary=LESS_OF_A_STEP)]
 
 
 def _times(found: Estimate, price: float | None) -> list[Block]:
@@ -217,7 +218,7 @@ def _times(found: Estimate, price: float | None) -> list[Block]:
             cells = [f"{row.gpus:,}", name, duration(way.seconds), f"{hours:,.4g}" if hours < 1000 else f"{hours:,.0f}"]
             cells += [f"{way.utilisation:.0%}"] + ([f"{hours * (price or 0.0):,.2f}"] if money else [])
             rows.append(cells + (["", ""] if name == "plain" else [LIMITS[row.limit], advice(row, found)]))
-    return [Table(columns, rows), _saturation(found)]
+    return [Table(columns, rows, secondary=("to do", "limit")), _saturation(found)]
 
 
 def _saturation(found: Estimate) -> str:

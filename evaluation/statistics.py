@@ -148,6 +148,17 @@ def sign_flip_p(
     return float(result.pvalue)
 
 
+def smallest_p(num_prompts: int, num_comparisons: int = 1, *, num_resamples: int = 9999) -> float:
+    """The least p that `compare_all` can give in one direction, whatever the outcomes.
+
+    All P prompts move the same way then, which one of the 2^P flips of their signs does as well; Holm multiplies the
+    least p by the number of comparisons.
+    """
+    flips = 2**num_prompts
+    least = 1 / flips if flips <= num_resamples else 1 / (num_resamples + 1)
+    return min(1.0, num_comparisons * least)
+
+
 def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
     """p-values adjusted for their number (Holm 1979): reject those below alpha.
 

@@ -9,11 +9,13 @@ from typing import Any, TypedDict
 from ray import tune
 
 from core.config import Refinement
+from search.forewarnings import forewarnings
 from search.images.outcomes import Outcome
 from search.instances import Part
 from search.metric_estimates import MetricsFound
 from search.preflight import Preflight
 from search.result import Chosen, PartRecord, SearchResult, SettingRow, Status, setting_row, trial_row
+from search.search_costs import SearchCosts, plain_evaluations
 from search.selection import Choice, HeldOut, Measured, select, verdict
 from search.settings.ledger import TrialRecord
 from search.spec import SearchSpec
@@ -75,6 +77,30 @@ class Findings:
         whole = [row for row in (*self.baselines[1:], *self.trials) if row.state == "complete" and row.tiam]
         return max(whole, key=lambda row: row.tiam.mean if row.tiam else 0.0, default=None)
 
+    @property
+    def costs(self) -> SearchCosts:
+        """Of the baselines, the trials that ended, the held-out part, and what was computed ahead for nothing."""
+        rows, confirmed = [*self.baselines, *self.trials], self.held_out_costs
+        total = len(self.validation.instances)
+        ahead, seconds_ahead = self.ahead
+        worked = sum(row.seconds for row in rows) + confirmed["seconds"] + seconds_ahead
+        return SearchCosts(
+            evaluations_spent=sum(row.evaluations for row in rows) + confirmed["evaluations"] + ahead,
+            evaluations_plain=sum(plain_evaluations(row.evaluations_alone, len(row.values), total) for row in rows)
+            + confirmed["evaluations_alone"],
+            wall_seconds=self.seconds_before + self._clock() - self._started,
+            worker_seconds=worked,
+            gpu_seconds=worked * self.spec.resources.gpus,
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What whoever waits for the search has to mind, as far as it is known."""
+        if self.preflight is None:
+            return []
+        unrefined = self.baselines[0].values if self.baselines else None
+        return forewarnings(self.spec, self.preflight.timesteps, self.held_out, unrefined)
+
     def choose(self) -> Choice:
         """The choice on validation among all that was tried, GSNg alone included."""
         tried = [*self.baselines[1:], *self._by_slot()]
@@ -124,10 +150,7 @@ class Findings:
 
     def _result(self, status: Status) -> SearchResult:
         assert self.preflight is not None
-        rows, spent = [*self.baselines, *self.trials], self.held_out_costs
-        total = len(self.validation.instances)
-        plain = sum(row.evaluations_per_image * total for row in rows) + spent["evaluations_alone"]
-        worked = sum(row.seconds for row in rows) + spent["seconds"] + self.ahead[1]
+        found = self.costs
         return SearchResult(
             search_id=self.spec.search_id,
             status=status,
@@ -142,12 +165,14 @@ class Findings:
             chosen=None if self.choice is None else Chosen.of(self.choice),
             held_out=self.verdict,
             metrics=self.metrics,
-            evaluations_spent=sum(row.evaluations for row in rows) + spent["evaluations"] + self.ahead[0],
+            notes=tuple(self.notes),
+            evaluations_spent=found.evaluations_spent,
             evaluations_ahead=self.ahead[0],
-            seconds_ahead=self.ahead[1],
-            evaluations_plain=plain,
-            seconds=self.seconds_before + self._clock() - self._started,
-            gpu_seconds=worked * self.spec.resources.gpus,
+            worker_seconds_ahead=self.ahead[1],
+            evaluations_plain=found.evaluations_plain,
+            wall_seconds=found.wall_seconds,
+            worker_seconds=found.worker_seconds,
+            gpu_seconds=found.gpu_seconds,
             versions=self._versions,
             git_commit=self._commit,
             updated=datetime.now(UTC).isoformat(timespec="seconds"),

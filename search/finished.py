@@ -71,7 +71,7 @@ def call_again(spec: SearchSpec, result: SearchResult, view: SearchView, sheet: 
                 tracker.metrics(result.metrics)
             tell(pictures, tracker)
             assert result.chosen is not None, "a finished search has chosen, if only nothing"
-            tracker.conclude(result.chosen, result.held_out, result.export_command)
+            tracker.conclude(result.chosen, result.held_out, result.export_command, result.costs)
             tracker.close()
             view.note(tracker.status)
         copy_sheet(pictures, sheet)

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from core.config import Refinement
 from core.frozen import mistakes
 from evaluation.statistics import Estimate, prompt_means
 from search.instances import Part
 from search.metric_estimates import MetricsFound
+from search.search_costs import SearchCosts
 from search.secrets import masked
 from search.selection import Candidate, Choice, HeldOut, covers, estimate
 from search.spec import SearchSpec
@@ -176,12 +177,11 @@ class SearchResult(BaseModel):
         chosen: on validation; None before there is a choice.
         held_out: the verdict; None before there is one.
         metrics: what `spec.metrics` asks for, on held-out images; None if it asks for nothing, or is not measured yet.
-        evaluations_spent: denoiser evaluations of all runs together.
-        evaluations_plain: of the plain way: every trial from noise, on every instance.
-        evaluations_ahead, seconds_ahead: of those spent, and of the workers' time, what was computed before a decision
-            that made it needless.
-        seconds: wall time, of all runs together.
-        gpu_seconds: workers' time times their GPUs.
+        notes: what a reader of the result has to mind, a sentence each.
+        evaluations_spent, evaluations_plain, wall_seconds, worker_seconds, gpu_seconds: as in
+            `search.search_costs.SearchCosts`; `seconds` in a row is its workers' time.
+        evaluations_ahead, worker_seconds_ahead: of those spent, what was computed before a decision that made it
+            needless.
         versions: package name to version.
         git_commit: of the code that searched; None outside a repository.
         updated: when this was written, UTC, ISO 8601.
@@ -203,11 +203,13 @@ class SearchResult(BaseModel):
     chosen: Chosen | None = None
     held_out: HeldOut | None = None
     metrics: MetricsFound | None = None
+    notes: tuple[str, ...] = ()
     evaluations_spent: float = 0.0
     evaluations_plain: float = 0.0
     evaluations_ahead: float = 0.0
-    seconds_ahead: float = 0.0
-    seconds: float = 0.0
+    worker_seconds_ahead: float = 0.0
+    wall_seconds: float = Field(default=0.0, validation_alias=AliasChoices("wall_seconds", "seconds"))
+    worker_seconds: float = 0.0
     gpu_seconds: float = 0.0
     versions: dict[str, str]
     git_commit: str | None = None
@@ -232,6 +234,13 @@ class SearchResult(BaseModel):
                 -row.tiam.mean if row.tiam and row.state == "complete" else -len(row.values),
                 row.slot if row.slot is not None else -1,
             ),
+        )
+
+    @property
+    def costs(self) -> SearchCosts:
+        """What the search has cost."""
+        return SearchCosts(
+            self.evaluations_spent, self.evaluations_plain, self.wall_seconds, self.worker_seconds, self.gpu_seconds
         )
 
     @property

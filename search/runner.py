@@ -11,6 +11,7 @@ from search.instances import make_parts
 from search.metrics import metric_models
 from search.preflight import inspect, seconds_per_image
 from search.reporting.before_after import copy_sheet, draw, pictures_of, tell
+from search.reporting.how_far import how_far
 from search.reporting.progress import Images, SearchView, ViewCallback, Watched
 from search.reporting.settings_text import setting_text
 from search.result import FILE_NAME, Chosen, SearchResult, SettingRow
@@ -46,7 +47,7 @@ def run_search(
 
     Raises:
         ValueError: a mistake in the spec, before anything is made; storage that cannot be written.
-        KeyboardInterrupt: Ctrl-C; the same call goes on.
+        KeyboardInterrupt: Ctrl-C; says how far it was. The same call goes on.
     """
     spec = spec.anchored()
     finished = None if fresh else finished_result(spec)
@@ -57,7 +58,10 @@ def run_search(
         try:
             result = search.run(fresh, sheet)
         except BaseException as stop:
-            search.stopped(interrupted=isinstance(stop, KeyboardInterrupt))
+            interrupted = isinstance(stop, KeyboardInterrupt)
+            search.stopped(interrupted=interrupted)
+            if interrupted:
+                raise KeyboardInterrupt(how_far(search.view.watched, len(search.found.trials))) from stop
             raise
     search.view.note(search.tracker.status)
     return result
@@ -75,8 +79,8 @@ class _Search:
         earlier = stored_result(spec)
         self.found = Findings(spec, self.validation, self.held_out)
         if earlier is not None:
-            self.found.seconds_before = earlier.seconds
-            self.found.ahead = earlier.evaluations_ahead, earlier.seconds_ahead
+            self.found.seconds_before = earlier.wall_seconds
+            self.found.ahead = earlier.evaluations_ahead, earlier.worker_seconds_ahead
         self._finished = False
 
     def run(self, fresh: bool, sheet: Path | None) -> SearchResult:
@@ -109,7 +113,9 @@ class _Search:
             held_out=CONFIRMED * len(self.held_out.instances),
         )
         self.ahead = HeldOutAhead(pool, self.held_out)
+        self.view.warn(self.found.notes)
         self._run_baselines(pool, space)
+        self.view.warn(self.found.notes)
         self._run_trials(pool, space)
         self.found.save("running")
         choice = self.found.choose()
@@ -127,7 +133,7 @@ class _Search:
         copy_sheet(pictures, sheet)
         if result.metrics is not None:
             self.tracker.metrics(result.metrics)
-        self.tracker.conclude(Chosen.of(choice), self.found.verdict, result.export_command)
+        self.tracker.conclude(Chosen.of(choice), self.found.verdict, result.export_command, result.costs)
         self.tracker.close()
         return result
 
@@ -145,6 +151,7 @@ class _Search:
             found = outcomes[setting_id(setting)]
             row = self.found.add_baseline(setting, found)
             self.tracker.baseline(row.values, None if setting is None else setting.gsng, **costs(found))
+        self.view.spent(self.found.costs)
         self._show_best()
 
     def _run_trials(self, pool: WorkerPool, space: Space) -> None:
@@ -174,6 +181,7 @@ class _Search:
     def _keep(self, record: TrialRecord) -> None:
         """What a trial found, in the order that trials end."""
         self.found.add_trial(record)
+        self.view.spent(self.found.costs)
         self.tracker.trial_ended(record)
         self._show_best()
         watched = self.view.watched

@@ -35,7 +35,7 @@ def doctor(
 
     from cluster.checks_report import report
     from cluster.preflight import doctor as examine
-    from search.reporting.report_formats import to_rich
+    from search.reporting.report_formats import show
     from search.spec_io import load_spec
 
     loaded = load_spec(spec, overrides or [])
@@ -51,6 +51,6 @@ def doctor(
     if as_json:
         print(json.dumps([vars(check) for check in checks], indent=1))
     else:
-        table_console().print(to_rich(report(loaded.name, checks)))
+        show(report(loaded.name, checks), table_console())
     if not all(check.ok for check in checks):
         raise typer.Exit(1)

@@ -49,8 +49,10 @@ def estimate(
 
     ```
     keystep estimate shapes-sd --measure
-    keystep estimate sd14 --seconds-per-evaluation 0.02 --price-per-gpu-hour 2.5 --plot cost.png
-    keystep estimate sd14 --set search.lookahead=64 --seconds-per-evaluation 0.02 --gpus 8,64
+    keystep estimate sd14 --seconds-per-evaluation 0.02 \\
+        --price-per-gpu-hour 2.5 --plot cost.png
+    keystep estimate sd14 --set search.lookahead=64 \\
+        --seconds-per-evaluation 0.02 --gpus 8,64
     ```
     """
     if seconds is not None and measure:
@@ -65,7 +67,7 @@ def estimate(
     from cluster.estimate_report import draw, report, to_json
     from cluster.replayed import replayed_trials
     from search.reporting.plots import save
-    from search.reporting.report_formats import to_rich
+    from search.reporting.report_formats import show
     from search.spec_io import load_spec
 
     loaded = load_spec(spec, overrides or [])
@@ -85,7 +87,7 @@ def estimate(
         print(json.dumps(to_json(found, price), indent=1))
         return
     console = table_console()
-    console.print(to_rich(report(found, price)))
+    show(report(found, price), console)
     if plot is not None:
         console.print(f"-> {plot}", highlight=False, soft_wrap=True)
 

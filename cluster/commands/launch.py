@@ -104,12 +104,18 @@ def launch(
 
     ```
     keystep launch shapes-sd --target local
-    keystep launch sd14 --target ray --address http://head:8265 --set storage.path=/shared/runs --set tracking.uri=
-    keystep launch sd14 --target kuberay --image registry.example/keystep:0.1.0 --nodes 8 \\
-        --set storage.path=s3://bucket/runs --set tracking.uri=http://mlflow:5000 --dry-run
-    keystep launch sd14 --target slurm --nodes 4 --gpus 8 --partition gpu --setup "source ~/venv/bin/activate"
-    keystep launch sd14 --target cloud --provider aws --image registry.example/keystep:0.1.0 --nodes 16 \\
-        --set storage.path=s3://bucket/runs --set tracking.uri=http://mlflow:5000
+    keystep launch sd14 --target ray --address http://head:8265 \\
+        --set storage.path=/shared/runs --set tracking.uri=
+    keystep launch sd14 --target kuberay --nodes 8 \\
+        --image registry.example/keystep:0.1.0 \\
+        --set storage.path=s3://bucket/runs \\
+        --set tracking.uri=http://mlflow:5000 --dry-run
+    keystep launch sd14 --target slurm --nodes 4 --gpus 8 --partition gpu \\
+        --setup "source ~/venv/bin/activate"
+    keystep launch sd14 --target cloud --provider aws --nodes 16 \\
+        --image registry.example/keystep:0.1.0 \\
+        --set storage.path=s3://bucket/runs \\
+        --set tracking.uri=http://mlflow:5000
     ```
 
     `keystep doctor` runs first, there. Then `keystep status`, `keystep logs --follow` and `keystep stop` with the

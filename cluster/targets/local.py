@@ -40,7 +40,7 @@ class Local(Target):
     def submit(self, submission: Submission) -> Handle:
         from search.commands.output import table_console
         from search.reporting.report import report
-        from search.reporting.report_formats import to_rich
+        from search.reporting.report_formats import show
         from search.runner import run_search
 
         spec = parse_spec(submission.text, "the spec as resolved")
@@ -54,7 +54,7 @@ class Local(Target):
         finally:
             if elsewhere is not None:
                 os.environ["RAY_ADDRESS"] = elsewhere
-        table_console().print(to_rich(report(result, figures=False)))
+        show(report(result, figures=False), table_console())
         return submission.handle
 
     def state(self, handle: Handle) -> State:

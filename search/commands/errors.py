@@ -13,8 +13,8 @@ from search.failures import WorkFailed, in_a_line
 class PlainErrors(TyperGroup):
     """Commands whose ValueError, OSError and WorkFailed end with exit code 2 and their message on stderr.
 
-    Out of memory ends with exit code 1 and what to do. `--debug`, before or after the command, lets them through with
-    their traceback.
+    Ctrl-C ends with exit code 130 and, where the work can go on, how far it was; out of memory with exit code 1 and
+    what to do. `--debug`, before or after the command, lets all of them through with their traceback.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -27,6 +27,11 @@ class PlainErrors(TyperGroup):
             return super().invoke(ctx)
         except BrokenPipeError:
             sys.exit(1)  # whoever read the output, such as head, has seen enough
+        except KeyboardInterrupt as stop:
+            if ctx.params.get("debug"):
+                raise
+            _tell(str(stop) or "interrupted")
+            sys.exit(130)
         except (ValueError, OSError, WorkFailed) as error:
             if ctx.params.get("debug"):
                 raise

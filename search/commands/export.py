@@ -39,7 +39,8 @@ def export(
     ```
     keystep export shapes-sd --out step_config.json
     keystep export shapes-sd --register keystep-shapes-sd --alias production
-    mlflow models serve -m models:/keystep-shapes-sd@production --env-manager local
+    mlflow models serve -m models:/keystep-shapes-sd@production \\
+        --env-manager local
     ```
     """
     if out.suffix != ".json":

@@ -53,8 +53,10 @@ def generate(
     Examples:
 
     ```
-    keystep generate "a photo of a red circle and a blue star" --config step_config.json --compare out.png
-    keystep generate "a cat near a dog" --entities "cat, dog" --seeds 0-7 --out pictures/
+    keystep generate "a photo of a red circle and a blue star" \\
+        --config step_config.json --compare out.png
+    keystep generate "a cat near a dog" --entities "cat, dog" --seeds 0-7 \\
+        --out pictures/
     ```
     """
     numbers = parse_seeds(seeds)

@@ -1,11 +1,17 @@
 """What several commands print and write."""
 
 import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from search.reporting.fitted_table import FittedTable
+from search.reporting.table import Table
 
 if TYPE_CHECKING:
     from evaluation.statistics import Estimate
@@ -27,11 +33,25 @@ def write_json(path: Path, value: object) -> None:
 
 
 def table_console() -> Console:
-    """Stdout for tables: as wide as the terminal, and in a file or pipe wide enough that no column is cut."""
+    """Stdout for tables: as wide as the terminal or COLUMNS says; in a file or pipe wide enough for all columns."""
     console = Console()
-    if not console.is_terminal:
+    if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = max(console.width, FILE_WIDTH)
     return console
+
+
+def print_table(table: Table) -> None:
+    """Print it on stdout, as `table_console` says."""
+    table_console().print(FittedTable(table), crop=False)
+
+
+@contextmanager
+def going_on(done: Callable[[], str]) -> Iterator[None]:
+    """Have Ctrl-C say how far the work was, in the words of `done`, and that the same command goes on."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"interrupted: {done()}. The same command goes on from there.") from stop
 
 
 def progress_bar() -> Progress:

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+
+from search.commands.output import print_table
+from search.reporting.table import Table
 
 SHOWN = 10
 
@@ -61,7 +63,7 @@ def prompts(
 
     console = Console()
     if source is None:
-        console.print(_standard_sets())
+        print_table(_standard_sets())
         return
     loaded = load_prompt_set(source, sample, seed)
     parts = {out: loaded}
@@ -84,8 +86,8 @@ def prompts(
 def _standard_sets() -> Table:
     from evaluation.prompt_sets import STANDARD_SETS, standard_template
 
-    table = Table("Set", "Prompts", "For example", title="Standard prompt sets")
+    rows = []
     for name in STANDARD_SETS:
         template = standard_template(name)
-        table.add_row(name, f"{len(template):,}", template[len(template) // 2].text)
-    return table
+        rows.append((name, f"{len(template):,}", template[len(template) // 2].text))
+    return Table(("Set", ">Prompts", "For example"), rows, title="Standard prompt sets")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from search.commands.output import progress_bar, write_json
+from search.commands.output import going_on, print_table, progress_bar, write_json
 
 if TYPE_CHECKING:
     from evaluation.image_metrics import ImageMetrics
@@ -101,7 +101,8 @@ def score(
     keystep score images/ --prompts prompts.csv --out scores.json
     keystep score images.tar --prompts prompts.csv --sheet sheet.png
     keystep score images.json --prompts two_colored --allow-missing
-    keystep score images/ --prompts two --clip ViT-L-14:openai --aesthetics sa_0_4_vit_l_14_linear.pth
+    keystep score images/ --prompts two --clip ViT-L-14:openai \\
+        --aesthetics sa_0_4_vit_l_14_linear.pth
     keystep score --from-json tiam_score_per_prompt/
     ```
 
@@ -157,7 +158,10 @@ def score(
     detector = detector or (SHAPES_DETECTOR if shapes_only else DEFAULT_DETECTOR)
     cached = CachedDetector(load_detector(detector, min_score=min(0.1, confidence), device=device), folder)
     known = len(source.problems.unreadable)
-    with progress_bar() as progress:
+    with (
+        progress_bar() as progress,
+        going_on(lambda: f"{progress.tasks[0].completed:.0f} of {len(source.files)} images are scored"),
+    ):
         task = progress.add_task("Scoring", total=len(source.files))
         scored = score_source(
             source,
@@ -181,9 +185,9 @@ def score(
         sheet.parent.mkdir(parents=True, exist_ok=True)
         score_sheet(source, scored, cached).save(sheet)
     console = Console()
-    console.print(score_table(scored, cached.name))
+    print_table(score_table(scored, cached.name))
     if metrics is not None:
-        console.print(metric_table(scored, metrics.models))
+        print_table(metric_table(scored, metrics.models))
     for path in filter(None, (out, tiamv2, sheet)):
         console.print(f"-> {path}", highlight=False, soft_wrap=True)
 

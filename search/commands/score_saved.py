@@ -4,10 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from search.commands.output import write_json
-from search.reporting.estimate_text import percent_with_interval
+from search.commands.output import print_table, write_json
+from search.commands.score_tables import saved_table
 
 
 def score_saved(folder: Path, out: Path | None) -> None:
@@ -15,18 +14,8 @@ def score_saved(folder: Path, out: Path | None) -> None:
     from evaluation.saved_scores import read_saved
 
     saved = read_saved(folder)
-    console = Console()
     for kind in saved:
-        table = Table(title=f"{kind.name.removesuffix('.json')}: {kind.tiam[0].num_prompts} prompts")
-        table.add_column("Confidence", justify="right")
-        table.add_column("TIAM, %", justify="right")
-        columns = [kind.tiam]
-        if kind.without_colors is not None:
-            table.add_column("without colours, %", justify="right")
-            columns.append(kind.without_colors)
-        for confidence, *estimates in zip(kind.confidences, *columns, strict=True):
-            table.add_row(f"{confidence:g}", *map(percent_with_interval, estimates))
-        console.print(table)
+        print_table(saved_table(kind))
     if out is not None:
         write_json(out, {kind.name: asdict(kind) for kind in saved})
-        console.print(f"-> {out}", highlight=False, soft_wrap=True)
+        Console().print(f"-> {out}", highlight=False, soft_wrap=True)

@@ -29,8 +29,8 @@ def search(
     Examples:
 
     ```
-    keystep search                                    # the embedded model, minutes on two CPU cores
-    keystep search --print-spec sd14 > sd14.yaml      # a spec to edit
+    keystep search                                # the embedded model, minutes
+    keystep search --print-spec sd14 > sd14.yaml  # a spec to edit
     keystep search sd14.yaml --set resources.workers=8 --set search.trials=200
     keystep search shapes-sd --out step_config.json --sheet before_after.png
     ```
@@ -48,12 +48,12 @@ def search(
         return
     from search.exporting import step_config
     from search.reporting.report import report
-    from search.reporting.report_formats import to_rich
+    from search.reporting.report_formats import show
     from search.runner import run_search
 
     result = run_search(loaded, fresh=fresh, sheet=sheet)
     console = table_console()
-    console.print(to_rich(report(result, figures=False)))
+    show(report(result, figures=False), console)
     if out is not None:
         step_config(result).save(out)
         console.print(f"-> {out}", highlight=False, soft_wrap=True)

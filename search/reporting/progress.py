@@ -14,6 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from search.search_costs import SearchCosts
+
 STAGES = ("preflight", "baseline", "trials", "held-out", "metrics", "pictures")
 PLAIN_SECONDS = 10.0  # between two lines of the same stage when there is no terminal
 
@@ -46,7 +48,7 @@ class Watched:
         complete, pruned, failed: trials ended so.
         known: how many of these had ended before this process began.
         best: the best fully evaluated setting and its TIAM with interval, in words.
-        spent, plain: denoiser evaluations spent, and what the same images cost made each from noise.
+        spent, plain: denoiser evaluations up to the last trial that ended, as in `search.search_costs.SearchCosts`.
         images: how many there are to make; None if that is not known.
         seen: of trials that ended in this process or before.
         workers: how many there are and what they do, in words.
@@ -130,6 +132,7 @@ class SearchView:
         self.watched = watched
         self._console = Console(file=stream or sys.stderr, highlight=False)
         self._said = 0.0
+        self._warned: set[str] = set()
 
     @contextmanager
     def shown(self) -> Iterator["SearchView"]:
@@ -170,13 +173,24 @@ class SearchView:
             text += f" on {len(machines)} machines"
         self.watched.workers = text + (f", {starting} starting" if starting else "")
 
+    def spent(self, costs: SearchCosts) -> None:
+        """What the search has cost up to now, with all of its runs."""
+        self.watched.spent, self.watched.plain = costs.evaluations_spent, costs.evaluations_plain
+
     def best(self, text: str) -> None:
         """The best setting so far, in words."""
         self.watched.best = text
 
     def note(self, text: str) -> None:
         """A line that stays, above the live view."""
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False, soft_wrap=not self._console.is_terminal)
+
+    def warn(self, texts: Sequence[str]) -> None:
+        """Lines that stay, each told once."""
+        for text in texts:
+            if text not in self._warned:
+                self._warned.add(text)
+                self.note(f"Note: {text}")
 
     def render(self) -> RenderableType:
         """The view as rich draws it."""
@@ -248,7 +262,7 @@ class ViewCallback(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         self._view.watched.running[result["slot"]] = (result["tiam"], result["num_instances"], result["num_total"])
-        self._view.advance(0, spent=result["evaluations"], plain=result["evaluations_alone"])
+        self._view.advance(0)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         _, seen, total = self._view.watched.running.pop(trial.config["slot"], (0.0, 0, 0))

@@ -8,7 +8,7 @@ from evaluation.metric_names import METRICS
 from evaluation.statistics import Comparison, Estimate
 from search.reporting.estimate_text import percent_with_interval
 from search.reporting.plots import CurvePoint
-from search.reporting.report_formats import Block, Command, Figure, Report, Section, Table, to_rich
+from search.reporting.report_formats import Block, Command, Figure, Report, Section, Table, show
 from search.reporting.settings_text import setting_text
 from search.result import SearchResult, SettingRow
 from search.selection import Confirmed
@@ -26,9 +26,10 @@ def report(result: SearchResult, *, figures: bool = True, shown: int | None = SH
     """
     sections = [
         Section("Held-out prompts", _held_out(result)),
+        Section("To mind", result.notes),
         Section("By step", _by_step(result, figures)),
         Section("Settings tried", [settings_table(result, shown)]),
-        Section("Cost", [_cost(result)]),
+        Section("Cost", [result.costs.text]),
         Section("Use it", _use(result)),
         Section("Repeat it", [_provenance(result)]),
     ]
@@ -41,7 +42,7 @@ def report(result: SearchResult, *, figures: bool = True, shown: int | None = SH
 
 def print_report(result: SearchResult, console: Console, *, shown: int | None = SHOWN) -> None:
     """The report on a terminal, without its figures."""
-    console.print(to_rich(report(result, figures=False, shown=shown)))
+    show(report(result, figures=False, shown=shown), console)
 
 
 def curve(result: SearchResult) -> list[CurvePoint]:
@@ -89,6 +90,7 @@ def held_out_table(result: SearchResult) -> Table | None:
         rows,
         f"{tiam.num_images} images of {tiam.num_prompts} prompts that no setting was chosen on. In brackets 95 % "
         "intervals over prompts; gains are paired; p of no gain, one-sided, by Holm over the settings confirmed.",
+        secondary=("Evaluations/image", "s/image", "Setting"),
     )
 
 
@@ -107,6 +109,7 @@ def metrics_table(result: SearchResult) -> Table | None:
         ("Also measured", *(f">{name}" for name in names), ">winner - unrefined"),
         rows,
         f"Higher is better; they decided nothing. In brackets 95 % intervals over prompts. Measured by {models}.",
+        secondary=tuple(reversed(list(names))),
     )
 
 
@@ -121,6 +124,7 @@ def sets_table(result: SearchResult) -> Table | None:
             (name, *(percent_with_interval(confirmed.by_set[name]) for confirmed in held_out.settings.values()))
             for name in held_out.baseline.by_set
         ],
+        secondary=("runner-up, %",),
     )
 
 
@@ -151,6 +155,7 @@ def settings_table(result: SearchResult, shown: int | None = SHOWN) -> Table:
         rows,
         "On validation prompts, where the settings were chosen: the best of many is flattered by chance."
         + (f" {left} more are in result.json." if left else ""),
+        secondary=("Evaluations/image", "Images", "Outcome"),
     )
 
 
@@ -216,16 +221,6 @@ def _curve_png(result: SearchResult, points: Sequence[CurvePoint]) -> bytes:
     file = io.BytesIO()
     tiam_by_timestep(points, result.baseline.tiam, alone).savefig(file, format="png", dpi=144, facecolor="white")
     return file.getvalue()
-
-
-def _cost(result: SearchResult) -> str:
-    spent, plain = result.evaluations_spent, result.evaluations_plain
-    saved = f", {1 - spent / plain:.0%} less than the {plain:,.0f} of the plain way" if plain else ""
-    gpu = f", {result.gpu_seconds / 3600:.2f} GPU hours" if result.gpu_seconds else ""
-    return (
-        f"{spent:,.0f} denoiser evaluations{saved} (every trial from noise, on every instance); "
-        f"{result.seconds / 60:.1f} minutes{gpu}."
-    )
 
 
 def _use(result: SearchResult) -> list[Block]:

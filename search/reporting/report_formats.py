@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table as RichTable
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
+
+from search.reporting.fitted_table import FittedTable
+from search.reporting.table import Table
 
 SUFFIXES = (".html", ".md")
 
@@ -31,31 +32,6 @@ figure { margin: 1rem 0; }
 figure img { max-width: 100%; height: auto; }
 pre { background: #f4f5f7; border-radius: 6px; padding: .8rem 1rem; overflow-x: auto; font-size: .9rem; }
 """
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text under column titles.
-
-    Args:
-        columns: titles; one that begins with ">" is a column of numbers, set right.
-        rows: as many texts as columns.
-        note: what a reader has to know of it.
-    """
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
-
-    @property
-    def titles(self) -> list[str]:
-        """The columns' titles without marks."""
-        return [column.removeprefix(">") for column in self.columns]
-
-    @property
-    def numeric(self) -> list[bool]:
-        """Which columns are set right."""
-        return [column.startswith(">") for column in self.columns]
 
 
 @dataclass(frozen=True)
@@ -121,8 +97,13 @@ def write_report(report: Report, path: Path) -> list[Path]:
     return [path, *written]
 
 
+def show(report: Report, console: Console) -> None:
+    """Print it on a terminal, without figures; nothing is cut, and a command stays on one line, to be copied."""
+    console.print(to_rich(report), crop=False)
+
+
 def to_rich(report: Report) -> RenderableType:
-    """For a terminal; figures are left out."""
+    """For a terminal, as `show` prints it; figures are left out."""
     parts: list[RenderableType] = [Text(report.title, style="bold"), Text(report.lead)]
     for section in report.sections:
         shown = [_rich_block(block) for block in section.blocks if not isinstance(block, Figure)]
@@ -133,26 +114,9 @@ def to_rich(report: Report) -> RenderableType:
 
 def _rich_block(block: Block) -> RenderableType:
     if isinstance(block, Table):
-        table = RichTable(
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-            show_header=any(block.titles),
-            caption=block.note or None,
-            caption_justify="left",
-        )
-        for title, numeric in zip(block.titles, block.numeric, strict=True):
-            table.add_column(
-                title,
-                justify="right" if numeric else "left",
-                overflow="fold",
-                no_wrap=numeric,
-                min_width=None if numeric else 10,
-            )
-        for row in block.rows:
-            table.add_row(*(Text(cell) for cell in row))
-        return table
+        return FittedTable(block)
     if isinstance(block, Command):
-        return Text(block.text, style="cyan")
+        return Text(block.text, style="cyan", no_wrap=True, overflow="ignore")
     assert isinstance(block, str)
     return Text(block)
 

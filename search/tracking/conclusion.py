@@ -8,12 +8,29 @@ from search.tracking.run_fields import metric_name
 
 if TYPE_CHECKING:
     from search.result import Chosen
+    from search.search_costs import SearchCosts
     from search.selection import HeldOut
     from search.spec import SearchSpec
 
+MEANINGS = (
+    "Metrics under `cost/` are those of result.json and the report: `evaluations_spent` and `evaluations_plain` count "
+    "denoiser evaluations of the search and of the plain way, `evaluations_saved` is the share of the latter that was "
+    "not spent; `wall_seconds` are those that the search ran, `worker_seconds` those of its workers together."
+)
 
-def conclusion(spec: "SearchSpec", chosen: "Chosen", held_out: "HeldOut | None", export_command: str) -> dict[str, Any]:
-    """JSON values: `note`, `metrics`, `tags`, and `outcomes` (setting to instance number to outcome, held-out)."""
+
+def conclusion(
+    spec: "SearchSpec",
+    chosen: "Chosen",
+    held_out: "HeldOut | None",
+    export_command: str,
+    costs: "SearchCosts | None" = None,
+) -> dict[str, Any]:
+    """JSON values: `note`, `metrics`, `tags`, and `outcomes` (setting to instance number to outcome, held-out).
+
+    Args:
+        costs: of the whole search, as result.json has them.
+    """
     data: dict[str, Any] = {"metrics": {}, "tags": {}, "outcomes": {}}
     if chosen.winner is not None:
         data["tags"]["keystep.winner"] = setting_text(chosen.winner)
@@ -32,13 +49,22 @@ def conclusion(spec: "SearchSpec", chosen: "Chosen", held_out: "HeldOut | None",
         for name, confirmed in (("baseline", held_out.baseline), ("winner", held_out.winner)):
             values = confirmed.measured.values
             data["outcomes"][name] = {str(number): float(value) for number, value in values.items()}
-    data["note"] = _note(spec, chosen, held_out, export_command)
+    if costs is not None:
+        data["metrics"] |= costs.metrics()
+    data["note"] = _note(spec, chosen, held_out, export_command, costs)
     return data
 
 
-def _note(spec: "SearchSpec", chosen: "Chosen", held_out: "HeldOut | None", export_command: str) -> str:
+def _note(
+    spec: "SearchSpec",
+    chosen: "Chosen",
+    held_out: "HeldOut | None",
+    export_command: str,
+    costs: "SearchCosts | None",
+) -> str:
+    spent = [] if costs is None else ["", f"Cost: {costs.text}", "", MEANINGS]
     if chosen.winner is None:
-        return f"# {spec.name}: no winner\n\n{chosen.reason}\n"
+        return "\n".join([f"# {spec.name}: no winner", "", chosen.reason, *spent]) + "\n"
     lines = [f"# {spec.name}: {setting_text(chosen.winner)}", "", f"Chosen as the {chosen.reason}.", ""]
     if held_out is not None:
         lines += [f"**{held_out.summary}.**", "", *_table(held_out), ""]
@@ -46,7 +72,7 @@ def _note(spec: "SearchSpec", chosen: "Chosen", held_out: "HeldOut | None", expo
             lines += ["Export it:", "", "```", export_command, "```"]
         else:
             lines.append("There is no significant gain, so nothing is exported unless you insist (`--force`).")
-    lines += ["", f"Search `{spec.search_id}`; the figures are under Artifacts, `plots`."]
+    lines += [*spent, "", f"Search `{spec.search_id}`; the figures are under Artifacts, `plots`."]
     return "\n".join(lines) + "\n"
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from core.config import Refinement
 from evaluation.statistics import Estimate
 from search.reporting.plots import CurvePoint
+from search.search_costs import SearchCosts, plain_evaluations
 from search.tracking.run_fields import estimates
 from search.tracking.spool import Event
 
@@ -62,7 +63,7 @@ class Tally:
     Attributes:
         values: outcomes by instance number, by slot (`baseline` and `gsng` are slots too).
         ended: trials in the order they ended.
-        spent, alone: denoiser evaluations spent, and what the same images cost made each from noise.
+        spent, plain: denoiser evaluations spent, and of the plain way, as in `search.search_costs.SearchCosts`.
         seconds: of workers, all together.
     """
 
@@ -70,7 +71,7 @@ class Tally:
     values: dict[str, dict[int, float]] = field(default_factory=dict)
     ended: list[Ended] = field(default_factory=list)
     spent: float = 0.0
-    alone: float = 0.0
+    plain: float = 0.0
     seconds: float = 0.0
     images: list[int] = field(default_factory=list)
 
@@ -86,7 +87,7 @@ class Tally:
             values.update({int(number): float(value) for number, value in data["values"].items()})
         if event.kind in ("baseline", "trial_ended", "cost"):
             self.spent += data["evaluations"]
-            self.alone += data["evaluations_alone"]
+            self.plain += self._plain(data)
             self.seconds += data["seconds"]
         if event.kind == "trial_ended":
             values = self.values[str(data["slot"])]
@@ -95,10 +96,17 @@ class Tally:
             self.ended.append(Ended(data["slot"], refinement, data["params"], data["state"], values, found))
             self.images.append(sum(len(trial.values) for trial in self.ended))
 
+    def _plain(self, data: Mapping[str, Any]) -> float:
+        alone = data["evaluations_alone"]
+        if "values" not in data:  # the held-out part, all of which is seen
+            return alone
+        return plain_evaluations(alone, len(data["values"]), len(self.facts.validation.instances))
+
     @property
-    def saved(self) -> float:
-        """Share of the denoiser evaluations that was not needed, in [0, 1]."""
-        return max(0.0, 1 - self.spent / self.alone) if self.alone else 0.0
+    def costs(self) -> SearchCosts:
+        """What was spent up to now; how long the search ran is not known here."""
+        gpus = self.facts.spec.resources.gpus
+        return SearchCosts(self.spent, self.plain, worker_seconds=self.seconds, gpu_seconds=self.seconds * gpus)
 
     def estimate(self, slot: str) -> Estimate | None:
         """TIAM over all prompt sets of what a slot has seen."""

@@ -141,7 +141,7 @@ class TrackedRuns:
     def _progress(self, event: Event) -> None:
         """The parent after a trial ended; step = trials ended."""
         best, ended = self._tally.best(), len(self._tally.ended)
-        metrics = {"cost/evaluations_saved": self._tally.saved}
+        metrics = {"cost/evaluations_saved": self._tally.costs.evaluations_saved}
         if best:
             metrics = {"best_tiam": best[-1].mean} | metrics
         self._store.log(PARENT, event.time_ms, metrics=metrics, step=ended)
@@ -163,13 +163,11 @@ class TrackedRuns:
         for key, gsng in (("tiam_by_timestep", False), ("tiam_by_timestep_gsng", True)):
             series = {steps[p.step_index]: p.estimate.mean for p in points if p.gsng == gsng and p.complete}
             self._store.curve(PARENT, event.time_ms, key, series)
-        gpus = self._facts.spec.resources.gpus
-        metrics = {"cost/evaluations": tally.spent, "cost/seconds": tally.seconds}
-        metrics |= {"cost/gpu_seconds": tally.seconds * gpus} if gpus else {}
+        metrics = tally.costs.metrics() | data["metrics"]
+        saved = {"cost/evaluations_saved": metrics.pop("cost/evaluations_saved")}
         tags = {"mlflow.note.content": data["note"], **data["tags"]}
-        self._store.log(PARENT, event.time_ms, metrics=metrics | data["metrics"], tags=tags)
-        saved, ended = {"cost/evaluations_saved": tally.saved}, len(tally.ended)
-        self._store.log(PARENT, event.time_ms, metrics=saved, step=ended + 1)
+        self._store.log(PARENT, event.time_ms, metrics=metrics, tags=tags)
+        self._store.log(PARENT, event.time_ms, metrics=saved, step=len(tally.ended) + 1)
         held_out = {
             name: {int(number): value for number, value in values.items()} for name, values in data["outcomes"].items()
         }
@@ -200,7 +198,7 @@ class TrackedRuns:
 
 
 def _cost(data: Mapping[str, Any]) -> dict[str, float]:
-    return {"cost/evaluations": data["evaluations"], "cost/seconds": data["seconds"]}
+    return {"cost/evaluations_spent": data["evaluations"], "cost/worker_seconds": data["seconds"]}
 
 
 def _user() -> str:

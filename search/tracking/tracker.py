@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from search.instances import Part
     from search.metric_estimates import MetricsFound
     from search.result import Chosen
+    from search.search_costs import SearchCosts
     from search.selection import HeldOut
     from search.settings.ledger import TrialRecord
     from search.spec import SearchSpec
@@ -181,11 +182,13 @@ class Tracker:
         models = sha256(repr(sorted(found.models.items())).encode()).hexdigest()[:8]
         self._tell(f"metrics/{models}", "metrics", data)
 
-    def conclude(self, chosen: "Chosen", held_out: "HeldOut | None", export_command: str) -> None:
-        """The end: winner, verdict, curves, figures and the note that says how to go on."""
+    def conclude(
+        self, chosen: "Chosen", held_out: "HeldOut | None", export_command: str, costs: "SearchCosts | None" = None
+    ) -> None:
+        """The end: winner, verdict, costs, curves, figures and the note that says how to go on."""
         from search.tracking.conclusion import conclusion
 
-        self._tell("concluded", "concluded", conclusion(self.spec, chosen, held_out, export_command))
+        self._tell("concluded", "concluded", conclusion(self.spec, chosen, held_out, export_command, costs))
 
     def close(self, timeout: float = 10.0, *, status: Literal["FINISHED", "KILLED", "FAILED"] = "FINISHED") -> bool:
         """End the parent run with `status`; wait up to `timeout` seconds for what is left to be sent.

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from evaluation.statistics import compare, compare_all, holm, interval, prompt_means, sign_flip_p
+from evaluation.statistics import compare, compare_all, holm, interval, prompt_means, sign_flip_p, smallest_p
 
 
 def clustered(rng, mean, num_prompts, num_seeds, correlation):
@@ -105,6 +105,18 @@ def test_holm_by_hand():
     np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
     np.testing.assert_allclose(holm([0.6, 0.9]), [1.0, 1.0])
     assert holm([]).shape == (0,)
+
+
+@pytest.mark.parametrize("num_prompts", [1, 2, 5, 12, 13, 14, 40])
+def test_no_outcome_has_a_smaller_p(num_prompts: int):
+    least = smallest_p(num_prompts)
+    assert sign_flip_p(np.ones(num_prompts), alternative="greater") == pytest.approx(least)
+    assert smallest_p(num_prompts, 2) == min(1.0, 2 * least)
+    if num_prompts <= 5:  # every outcome of one seed a prompt, by counting flips
+        for outcome in itertools.product((-1, 0, 1), repeat=num_prompts):
+            flips = itertools.product((-1, 1), repeat=num_prompts)
+            as_good = [np.dot(flip, outcome) >= sum(outcome) for flip in flips]
+            assert np.mean(as_good) >= least
 
 
 def test_comparing_several_adjusts_each():

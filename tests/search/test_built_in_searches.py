@@ -23,7 +23,9 @@ def test_a_built_in_search_finds_a_step_that_helps_on_held_out_prompts(
     (file,) = (tmp_path / "keystep-runs" / "searches").glob("*/result.json")
     result = SearchResult.read(Storage(str(file.parent)))
     assert result.held_out is not None and result.held_out.winner.comparison is not None
-    spent = f"{result.evaluations_spent:,.0f} of {result.evaluations_plain:,.0f} evaluations, {result.seconds:.0f} s"
+    spent = (
+        f"{result.evaluations_spent:,.0f} of {result.evaluations_plain:,.0f} evaluations, {result.wall_seconds:.0f} s"
+    )
     print(f"{model}: {result.held_out.summary}; {spent}")
     assert result.held_out.significant and result.held_out.winner.comparison.difference.low > 0
     config = StepConfig.load("step_config.json")

@@ -1,6 +1,11 @@
 """`keystep score` as a user runs it: rendered scenes, the real segmenter, real files."""
 
 import json
+import os
+import re
+import signal
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -26,8 +31,8 @@ SHOWN = {  # prompt number, image number -> what is drawn
 }
 
 
-def run(*arguments):
-    return CliRunner().invoke(build_app(), ["score", *map(str, arguments)], env={"COLUMNS": "200"})
+def run(*arguments, columns=200):
+    return CliRunner().invoke(build_app(), ["score", *map(str, arguments)], env={"COLUMNS": str(columns)})
 
 
 @pytest.fixture
@@ -43,6 +48,23 @@ def place(tmp_path):
 
 def arguments(place):
     return [place / "images", "--prompts", place / "prompts.csv", "--out", place / "scores.json", "--device", "cpu"]
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_a_narrow_terminal_shows_every_number_whole(place, width):
+    result = run(*arguments(place), columns=width)
+    assert result.exit_code == 0, result.stderr
+    scores = json.loads((place / "scores.json").read_text())
+    rows = []
+    for row in scores["by_confidence"]:
+        for name in ("tiam", "tiam_without_colors"):
+            mean, low, high = (100 * row[name][end] for end in ("mean", "low", "high"))
+            rows.append(f"{mean:.1f} [{low:.1f}, {high:.1f}]")
+    for name in ("clip_full", "clip_least"):
+        metric = scores["metrics"][name]
+        rows.append(f"{metric['mean']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]")
+    assert all(result.stdout.count(text) >= rows.count(text) for text in rows), result.stdout
+    assert max(len(line) for line in result.stdout.splitlines() if not line.startswith("->")) <= width
 
 
 def test_scores_sheet_and_tiamv2_files(place):
@@ -88,6 +110,29 @@ def test_an_interrupted_run_goes_on_from_what_was_detected(place):
     for shard in shards:
         written = {path: path.read_bytes().count(b"\n") for path in shard.parent.glob("*.jsonl")}
         assert written.pop(shard) == 1 and sum(written.values()) == len(SHOWN) - 1
+
+
+def test_ctrl_c_says_how_far_it_was_and_the_same_command_goes_on(place):
+    total = 256
+    picture = next((place / "images").glob("*_0.png")).read_bytes()
+    for prompt in read_prompts(place / "prompts.csv").prompts:
+        for number in range(total // 2):
+            (place / "images" / f"{file_stem(prompt.text)}_{number}.png").write_bytes(picture)
+
+    def press() -> None:
+        until = time.monotonic() + 300
+        while time.monotonic() < until and not any((place / "scores.detections").rglob("*.jsonl")):
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    result = run(*arguments(place), "--batch-size", "1")
+    presser.join()
+    assert result.exit_code == 130 and not (place / "scores.json").exists()
+    told = re.search(r"interrupted: (\d+) of (\d+) images are scored\. The same command goes on from", result.stderr)
+    assert told is not None and 0 <= int(told[1]) < int(told[2]) == total, result.stderr
+    assert run(*arguments(place)).exit_code == 0
 
 
 def test_clip_captions_and_looks_are_measured_in_the_same_pass(place):

@@ -73,7 +73,11 @@ def test_a_running_search_tells_of_the_trials_so_far(found: Findings) -> None:
     assert (result.status, [trial.slot for trial in result.trials]) == ("running", [0, 1])
     for trial, mean in zip(result.trials, (6 / 16, 0.5), strict=True):
         assert trial.tiam is not None and trial.tiam.low < trial.tiam.mean == mean < trial.tiam.high
-    assert result.seconds == 60 and result.evaluations_spent == 48 * 40 + 200
+    assert result.wall_seconds == 60 and result.evaluations_spent == 48 * 40 + 200
+    # The plain way runs the trial that was stopped after 16 of 48 images to its end, at 60 evaluations each.
+    assert result.evaluations_plain == 48 * (40 + 60 + 60)
+    assert result.costs.evaluations_saved == pytest.approx(1 - (48 * 40 + 200) / (48 * 160))
+    assert result.worker_seconds == pytest.approx(48 * 0.1 + 2)
     assert result.chosen is None and result.held_out is None
 
 
@@ -134,3 +138,11 @@ def test_guidance_alone_may_win(found: Findings) -> None:
     found.add_trial(record(1, right=48))
     winner = found.choose().winner
     assert winner is not None and winner.refinement == record(1).refinement
+
+
+def test_a_result_that_names_its_wall_time_seconds_is_read(found: Findings) -> None:
+    pass_time(found, 60)
+    found.save("running")
+    text = written(found).model_dump_json()
+    old = text.replace('"wall_seconds":60.0', '"seconds":60.0')
+    assert old != text and SearchResult.model_validate_json(old) == written(found)

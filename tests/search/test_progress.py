@@ -11,6 +11,7 @@ from rich.console import Console
 
 from search.reporting import progress
 from search.reporting.progress import SearchView, ViewCallback, Watched
+from search.search_costs import SearchCosts
 
 
 class Clock:
@@ -155,7 +156,8 @@ def test_the_callback_counts_what_trials_do() -> None:
     callback.on_trial_error(2, [], trial(5))
     assert (state.complete, state.pruned, state.failed) == (2, 3, 1)
     assert state.running == {} and state.ended == 6 and state.share == 1.0
-    assert (state.spent, state.plain) == (40.0, 100.0)
+    view.spent(SearchCosts(evaluations_spent=40.0, evaluations_plain=100.0))
+    assert state.saved == "40 of 100 (60% saved)"
 
 
 def test_the_callback_is_pickled_without_the_view() -> None:

@@ -77,6 +77,7 @@ def test_the_terminal_shows_verdict_curve_settings_and_command(tmp_path):
     assert re.search(r"runner-up step 5 \(t 701\), 20 iterations, GSNg 75.0", text)
     assert "shapes_three" in text and "pruned: worse, p = 0.03" in text
     assert "4,400 denoiser evaluations, 80% less than the 22,000 of the plain way" in text
+    assert "1.5 minutes of wall time, 4.0 minutes of workers' time." in text
     assert "keystep export 0123456789ab --out step_config.json" in text and "--force" not in text
 
 
@@ -113,6 +114,14 @@ def test_a_search_that_has_only_begun_is_reported_too(tmp_path):
     result = run("tried", "--storage", tmp_path, "--out", tmp_path / "report.html")
     assert result.exit_code == 0, result.stderr
     assert "The search is running; 0 trials have ended" in result.stdout and "unrefined" in result.stdout
+
+
+def test_what_a_reader_has_to_mind_stands_in_the_report_and_the_file(tmp_path):
+    note = "search.trials 24 cuts the grid of 36 settings short: 12 are left out, the last in its order: step 8."
+    stored(tmp_path, notes=(note,))
+    result = run("tried", "--storage", tmp_path)
+    assert f"To mind\n{note}" in result.stdout
+    assert "To mind" not in [section.title for section in report(finished(), figures=False).sections]
 
 
 def test_without_a_gain_the_report_says_so():

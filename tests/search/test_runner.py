@@ -63,6 +63,18 @@ def test_a_search_ends_with_a_verdict(searched: tuple[Path, Result]) -> None:
     assert (folder / "sheet.png").read_bytes().startswith(b"\x89PNG")
     runs = runs_in(folder)
     assert len(runs["parent"]) == 1
+    (told,) = runs["parent"]
+    costs = {name: value for name, value in told.data.metrics.items() if name.startswith("cost/")}
+    assert costs == {
+        "cost/evaluations_spent": result.evaluations_spent,
+        "cost/evaluations_plain": result.evaluations_plain,
+        "cost/evaluations_saved": pytest.approx(1 - result.evaluations_spent / result.evaluations_plain),
+        "cost/wall_seconds": pytest.approx(result.wall_seconds, abs=1e-3),
+        "cost/worker_seconds": pytest.approx(result.worker_seconds, abs=1e-3),
+    }
+    share, minutes = 100 * costs["cost/evaluations_saved"], costs["cost/wall_seconds"] / 60
+    assert f"{share:.0f}% less than" in said.stdout and f"{minutes:.1f} minutes of wall time" in said.stdout
+    assert "4 held-out prompts can never show a gain" in said.stderr and result.notes[0] in said.stderr
     for trial in result.trials:
         (run,) = runs[str(trial.slot)]
         assert run.data.metrics["tiam"] == sum(trial.values.values()) / PROMPTS
@@ -96,7 +108,7 @@ def test_fresh_tries_again_what_was_judged_already(searched: tuple[Path, Result]
         (trial.refinement, trial.values) for trial in before.trials
     ]
     assert [trial.evaluations for trial in after.trials] == [0.0] * TRIALS
-    assert after.seconds < before.seconds, "counts from the new beginning"
+    assert after.wall_seconds < before.wall_seconds, "counts from the new beginning"
     assert log not in study.read_text() and study.read_text().count('"op_code": 6') == log.count('"op_code": 6')
     assert len(runs_in(folder)["parent"]) == len(runs["parent"]) + 1
 

@@ -119,9 +119,15 @@ def test_a_search_reads_well(server, client, tmp_path):
     means = [np.mean([outcome(slot, i.number) for i in instances]) for slot in range(NUM_TRIALS)]
     assert best == pytest.approx([means[0], means[0], means[0], means[3], means[4]])
     spent = 100 + sum(10 * len(search.record(slot).values) for slot in range(NUM_TRIALS))
-    alone = 100 + sum(40 * len(search.record(slot).values) for slot in range(NUM_TRIALS))
-    assert parent.data.metrics["cost/evaluations"] == spent
-    assert parent.data.metrics["cost/evaluations_saved"] == pytest.approx(1 - spent / alone)
+    tried = sum(bool(search.record(slot).values) for slot in range(NUM_TRIALS))
+    plain = 100 + 40 * len(instances) * tried  # those stopped early would have gone to their end
+    assert parent.data.metrics["cost/evaluations_spent"] == spent
+    assert parent.data.metrics["cost/evaluations_plain"] == plain
+    assert parent.data.metrics["cost/evaluations_saved"] == pytest.approx(1 - spent / plain)
+    assert parent.data.metrics["cost/worker_seconds"] == 5 + sum(
+        2 * len(search.record(slot).values) for slot in range(NUM_TRIALS)
+    )
+    assert runs["3"].data.metrics["cost/worker_seconds"] == 2.0 * len(search.record(3).values)
     assert parent.data.metrics["held_out/gain"] == pytest.approx(0.5)
 
     note = parent.data.tags["mlflow.note.content"]

@@ -42,7 +42,7 @@ PLAIN: dict[str, Any] = {
     "search": {"trials": TRIALS, "block_prompts": 2},
     "resources": {"workers": 1, "batch_size": 2},
 }
-TIMES = {"seconds", "gpu_seconds", "updated", "seconds_per_image"}
+TIMES = {"seconds", "wall_seconds", "worker_seconds", "gpu_seconds", "updated", "seconds_per_image"}
 
 
 def spec_in(folder: Path) -> Path:
