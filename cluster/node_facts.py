@@ -63,9 +63,10 @@ def try_work(spec: SearchSpec) -> WorkFacts:
     import torch
 
     from cluster.measured import one_batch
-    from search.images.evaluator import Evaluator, evaluator_for
+    from search.images.evaluator import Evaluator
     from search.instances import make_parts
     from search.preflight import inspect
+    from search.work.evaluators import evaluator_for
 
     began = time.perf_counter()
     try:

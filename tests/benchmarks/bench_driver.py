@@ -1,6 +1,6 @@
 """How many results the driver takes: a soak of trials of milliseconds through the real Ray Tune loop of a search.
 
-Every trial goes through `search.tuning.run_trials`, `search.trial.StepTrial` and a study on disk, as in a search; only
+Every trial goes through `search.tuning.run_trials`, the pool of `search.work` and a study on disk, as in a search; only
 the images are made up. Results a second, the driver's time a trial and its memory are measured over the run, so that a
 driver that slows down or grows with the number of trials shows. Run ``python -m tests.benchmarks.bench_driver --save``.
 """
@@ -30,6 +30,7 @@ from search.spec import SearchSpec
 from search.tracking.tracker import Tracker
 from search.tracking.tune_tracking import TuneTracking
 from search.tuning import run_trials
+from search.work.pool import WorkerPool
 from tests.benchmarks.report_files import REPORTS, report_path, this_cpu
 from tests.search.small_search import TIMESTEPS, make_spec, surroundings
 from tests.search.stand_in import outcome
@@ -111,15 +112,16 @@ def soak(trials: int, workers: int, sampler: str, folder: Path, *, tracked: bool
     tracker.start(*make_parts(spec), TIMESTEPS)
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     try:
-        records = run_trials(
-            spec,
-            space,
-            part,
-            baseline,
-            callbacks=[watch, TuneTracking(tracker)],
-            evaluator="tests.benchmarks.bench_driver:Quick",
-            on_end=tracker.trial_ended,
-        )
+        with WorkerPool(spec, evaluator="tests.benchmarks.bench_driver:Quick") as pool:
+            records = run_trials(
+                spec,
+                space,
+                part,
+                baseline,
+                pool=pool,
+                callbacks=[watch, TuneTracking(tracker)],
+                on_end=tracker.trial_ended,
+            )
     finally:
         ray.shutdown()
         tracker.close()

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import ray
 import torch
-from search.pool import WorkerPool
 
 from core.config import Refinement
 from search.images.evaluator import Evaluator
@@ -29,6 +28,7 @@ from search.settings.space import Space
 from search.spec import SearchSpec
 from search.spec_io import load_spec
 from search.tuning import run_trials, start_ray
+from search.work.pool import WorkerPool
 from tests.benchmarks.report_files import report_path, this_cpu
 
 Outcomes = dict[int, float]
@@ -64,8 +64,9 @@ def ours(folder: Path, workers: int, options: argparse.Namespace) -> Measured:
     began = time.perf_counter()
     with WorkerPool(spec) as pool:
         found = next(iter(pool.run([(None, block) for block in part.blocks]).values()))
-    baseline = {number: outcome.tiam for number, outcome in found.items()}
-    records = run_trials(spec, Space(spec, timesteps_of(spec)), part, baseline)
+        baseline = {number: outcome.tiam for number, outcome in found.items()}
+        records = run_trials(spec, Space(spec, timesteps_of(spec)), part, baseline, pool=pool)
+        ahead, _ = pool.in_vain()
     seconds = time.perf_counter() - began
     candidates = [
         Candidate(record.refinement, record.values, record.evaluations_alone / len(record.values)) for record in records
@@ -74,7 +75,8 @@ def ours(folder: Path, workers: int, options: argparse.Namespace) -> Measured:
     return Measured(
         seconds=seconds,
         evaluations=sum(outcome.evaluations for outcome in found.values())
-        + sum(record.evaluations for record in records),
+        + sum(record.evaluations for record in records)
+        + ahead,
         winner=None if choice.winner is None else choice.winner.refinement,
         settings=tuple(record.refinement for record in records),
         pruned=sum(record.state == "pruned" for record in records),

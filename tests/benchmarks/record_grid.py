@@ -21,13 +21,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.config import Refinement
-from search.images.evaluator import Evaluator, evaluator_for
+from search.images.evaluator import Evaluator
 from search.images.schedule import timesteps_of
 from search.instances import make_parts
 from search.replaying.recorded_grid import GRIDS
 from search.settings.space import Space
 from search.spec import SearchSpec
 from search.spec_io import load_spec
+from search.work.evaluators import evaluator_for
 
 COMMON = (
     "space.gsng=[off, on]",

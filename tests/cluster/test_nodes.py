@@ -17,32 +17,22 @@ from search.images.models import latents_folder
 from search.instances import make_parts
 from search.settings.ledger import TrialRecord
 from search.spec import SearchSpec, StorageSpec
-from search.tuning import run_trials, start_ray
+from search.tuning import start_ray
 from tests.search.by_hand import drive
 from tests.search.evaluator_cases import refined, small_spec
 from tests.search.small_search import (
     logged,
     make_spec,
-    play_of,
+    run,
     start_driver,
     summary,
-    surroundings,
     told,
     wait_for,
     winner,
 )
-from tests.search.stand_in import StandIn
+from tests.search.stand_in import store_of
 
 NODE = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 100 * 2**20}  # the GPU is one by name alone
-
-
-class Where(StandIn):
-    """The stand-in, which also notes on which node it works."""
-
-    def step(self) -> dict[str, Any]:
-        with open(self._store / "nodes", "a") as file:
-            file.write(f"{ray.get_runtime_context().get_node_id()}\n")
-        return super().step()
 
 
 @pytest.fixture
@@ -71,20 +61,16 @@ def spread_spec(folder: Path, **resources: Any) -> SearchSpec:
     return make_spec(folder, resources={"cpus": 0.5, "gpus": 1, "workers": 3, **resources})
 
 
-def run_on_nodes(spec: SearchSpec, **play: Any) -> list[TrialRecord]:
-    space, part, baseline = surroundings(spec)
-    return run_trials(spec, space, part, baseline, trainable=Where, evaluator=play_of(spec, part, **play))
-
-
 def nodes_used(spec: SearchSpec) -> Counter[str]:
-    """Blocks by node."""
-    return Counter((Path(spec.storage.path) / "stand_in" / "nodes").read_text().split())
+    """Batches begun, by node."""
+    lines = [line.split() for line in (store_of(spec) / "log").read_text().splitlines()]
+    return Counter(node for what, _, _, _, node, _ in lines if what == "begin")
 
 
 @pytest.mark.slow
 def test_trials_spread_over_nodes_and_find_the_same(three_nodes: Cluster, expected: list[TrialRecord], tmp_path: Path):
     spec = spread_spec(tmp_path)
-    records = run_on_nodes(spec, seconds=0.5)  # a node takes seconds to start its worker
+    records = run(spec, seconds=0.5)  # a node takes seconds to start its worker
     assert summary(records) == summary(expected)
     assert set(nodes_used(spec)) == {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     assert len(nodes_used(spec)) == 3
@@ -123,7 +109,7 @@ def test_a_node_removed_without_grace_and_one_added_change_nothing(
     spec = spread_spec(tmp_path)
     start_ray()
     with ThreadPoolExecutor(1) as pool:  # Ray starts nodes in the main thread alone
-        search = pool.submit(run_on_nodes, spec, seconds=2.0)
+        search = pool.submit(run, spec, seconds=2.0)
         wait_for(lambda: len(logged(spec, "done")) >= 6 and len(nodes_used(spec)) == 3, None)
         driver = ray.get_runtime_context().get_node_id()  # any of them: they have one address
         lost = next(node for node in three_nodes.worker_nodes if node.node_id != driver)
@@ -157,7 +143,7 @@ def test_a_driver_killed_and_started_again_finds_the_same(
         driver.kill()
     before = told(spec)
     assert 0 < len(before) < 12
-    records = run_on_nodes(spec, seconds=0.1)
+    records = run(spec, seconds=0.1)
     assert summary(records) == summary(expected)
     assert winner(records).refinement == winner(expected).refinement
     done, begun = Counter(logged(spec, "done")), Counter(logged(spec, "begin"))

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from core.prompts import Entity, Prompt
-from search.images.evaluator import Evaluator, evaluator_for
+from search.images.evaluator import Evaluator
 from search.images.outcomes import OutcomeStore
 from search.instances import Instance
 from search.spec import SearchSpec
+from search.work.evaluators import evaluator_for
 from tests.search.evaluator_cases import STEPS, small_spec, validation
 
 

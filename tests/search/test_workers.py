@@ -5,24 +5,24 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
-from ray import tune
 from ray.exceptions import ActorDiedError, RayTaskError
-from search.pool import BlockDone, WorkerPool
-from search.trial import StepTrial
 
 from core.config import Refinement
 from core.prompts import Entity, Prompt
 from search.failures import WorkFailed, in_a_line
-from search.images import models
 from search.images.evaluator import Evaluator
 from search.images.outcomes import Outcome
-from search.instances import Instance
+from search.instances import Instance, make_parts
+from search.preflight import inspect
+from search.work.batches import BlockDone
+from search.work.pool import WorkerPool
+from search.work.trial import StepTrial
 from tests.search.evaluator_cases import refined, small_spec, validation
 
 MOODY = "tests.search.evaluator_cases:Moody"
@@ -86,24 +86,43 @@ def test_a_worker_killed_in_mid_block_costs_no_more_than_that(runtime: None, tmp
     finished: list[BlockDone] = []
     with WorkerPool(spec, 2) as pool:
         pool.run([(None, first[:1])], finished.append)
-        victim = finished.pop().worker
-        # It is warm and has the first block done before the other worker has loaded its model.
+        (victim,) = finished.pop().workers
         killer = kill_when(tmp_path / "run", 3, victim)
         outcomes = pool.run([(None, first), (None, second)], finished.append)
         killer.join()
         assert [done.refinement for done in finished] == [None, None]
-        assert victim not in {done.worker for done in finished}
         assert {number: what_was_seen(kept) for number, kept in outcomes["unrefined"].items()} == expected(
             tmp_path / "plain", None
         )
         rows = stored_rows(tmp_path / "run")
         assert len(rows) == len(set(rows)) == len(validation(spec).instances)
-        recomputed = {number for done in finished for number in done.computed}
-        assert recomputed <= {instance.number for instance in (*first[3:], *second)}
+        assert first[0].number not in {number for done in finished for number in done.computed}
 
         again = pool.run([(None, first), (None, second)], finished.append)
         assert again == outcomes and [done.computed for done in finished[2:]] == [frozenset()] * 2
         assert stored_rows(tmp_path / "run") == rows
+
+
+def test_workers_load_once_whatever_is_asked(runtime: None, tmp_path: Path) -> None:
+    spec = small_spec(tmp_path)
+    part = validation(spec)
+    states: list[dict[str, Any]] = []
+    with WorkerPool(spec, 2) as pool:
+        pool.on_state = lambda state: states.append(dict(state))
+        pool.open()
+        assert pool.ask(inspect, make_parts(spec), 2).timesteps[0] > 0
+        pool.run([(None, block) for block in part.blocks])
+        pool.plan_trials(part, 0)
+        trial = StepTrial(trial_config(pool, refined(2, 2)))
+        while not trial.train()["done"]:
+            pool.look()
+        pool.drop(0)
+        pool.run([(refined(2, 2), block) for block in part.blocks])
+        until = time.monotonic() + 60.0
+        while not (states and states[-1]["busy"] == 0 and states[-1]["starting"] == 0) and time.monotonic() < until:
+            pool.look()
+            time.sleep(0.1)
+        assert states[-1]["loads"] == sum(states[-1]["workers"].values()) == 2
 
 
 def of_seed(seed: int) -> tuple[None, list[Instance]]:
@@ -165,99 +184,81 @@ def test_no_room_for_a_worker(runtime: None, tmp_path: Path) -> None:
         WorkerPool(small_spec(tmp_path, resources={"cpus": 3}))
 
 
-class Results(tune.Callback):
-    """Keeps all results, and kills the worker of the first trial in the middle of the second one's first block."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.results: list[dict[str, Any]] = []
-        self.killers: list[threading.Thread] = []
-
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        self.results.append(result)
-        if result["done"] and not self.killers:
-            self.killers.append(kill_when(self.folder, 8 + 2, result["pid"]))
+def trial_config(pool: WorkerPool, setting: Refinement | None, slot: int = 0) -> dict[str, Any]:
+    plain = None if setting is None else setting.model_dump(mode="json")
+    return {"pool": pool.name, "refinement": plain, "slot": slot}
 
 
-def test_trials_share_a_worker_and_outlive_it(runtime: None, tmp_path: Path) -> None:
-    spec = small_spec(tmp_path / "run", resources={"batch_size": 1})
-    settings = [refined(2, 2), refined(3, 1)]
-    seen = Results(tmp_path / "run")
-    tuner = tune.Tuner(
-        tune.with_resources(StepTrial, {"cpu": 1}),
-        param_space={
-            "spec": spec.model_dump_json(),
-            "slot": 5,
-            "refinement": tune.grid_search([setting.model_dump(mode="json") for setting in settings]),
-        },
-        tune_config=tune.TuneConfig(metric="tiam", mode="max", max_concurrent_trials=1, reuse_actors=True),
-        run_config=tune.RunConfig(
-            storage_path=str(tmp_path / "tune"),
-            failure_config=tune.FailureConfig(max_failures=2),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
-            callbacks=[seen],
-            verbose=0,
-        ),
-    )
-    grid = tuner.fit()
-    assert not grid.errors
-    for setting in settings:
-        mine = [result for result in seen.results if result["config"]["refinement"] == setting.model_dump(mode="json")]
-        assert [(result["block"], result["num_instances"], result["done"]) for result in mine] == [
-            (0, 4, False),
-            (1, 8, True),
-        ]
+def test_a_trial_is_told_block_after_block_and_again_if_its_process_died(runtime: None, tmp_path: Path) -> None:
+    spec, setting = small_spec(tmp_path / "run", resources={"batch_size": 1}), refined(2, 2)
+    part = validation(spec)
+    with WorkerPool(spec, 1) as pool:
+        pool.plan_trials(part, 0)
+        results = [StepTrial(trial_config(pool, setting, slot=5)).train()]
+        trial = StepTrial(trial_config(pool, setting, slot=5))
+        results += [trial.train(), trial.train()]
+        told = [(each["slot"], each["block"], each["num_instances"], each["done"], each["again"]) for each in results]
+        assert told == [(5, 0, 4, False, False), (5, 0, 4, False, True), (5, 1, 8, True, False)]
+        assert results[0]["outcomes"] == results[1]["outcomes"]
         plain = expected(tmp_path / "plain", setting)
-        outcomes = {int(number): value for result in mine for number, value in result["outcomes"]}
+        outcomes = {number: value for result in results[1:] for number, value in result["outcomes"]}
         assert outcomes == {number: outcome["tiam"] for number, outcome in plain.items()}
-        assert sum(result["evaluations_alone"] for result in mine) == sum(
+        assert sum(each["evaluations_alone"] for each in results[1:]) == sum(
             outcome["evaluations_alone"] for outcome in plain.values()
         )
-        sets = [instance.set_name for instance in validation(spec).instances]
-        means = [
-            sum(outcomes[n] for n, name in enumerate(sets) if name == which) / sets.count(which) for which in set(sets)
-        ]
-        assert mine[-1]["tiam"] == pytest.approx(sum(means) / len(means))
-    first, second = seen.results[:2], seen.results[2:]
-    assert len({result["pid"] for result in first}) == 1 and first[0]["pid"] not in {r["pid"] for r in second}
-    assert [result["computed"] for result in first] == [4, 4]
-    assert second[0]["computed"] < 4 and second[1]["computed"] == 4, "what was stored before the kill is read"
-    rows = stored_rows(tmp_path / "run")
-    assert len(rows) == len(set(rows)) == 16
+        assert results[2]["tiam"] == pytest.approx(part.objective(outcomes))
+        assert [each["computed"] for each in results] == [4, 4, 4]
+        pool.drop(5)
+        assert pool.in_vain() == (0.0, 0.0)
 
 
-def trial_config(folder: Path, setting: Refinement | None, **more: Any) -> dict[str, Any]:
-    plain = None if setting is None else setting.model_dump(mode="json")
-    return {"spec": small_spec(folder).model_dump(mode="json"), "refinement": plain, "slot": 0, **more}
+def test_what_a_trial_did_not_need_is_counted(runtime: None, tmp_path: Path) -> None:
+    """One worker: it makes the second block ahead, and the trial ends after the first."""
+    spec, setting = small_spec(tmp_path), refined(2, 2)
+    part = validation(spec)
+    with WorkerPool(spec, 1) as pool:
+        pool.plan_trials(part, 0)
+        StepTrial(trial_config(pool, setting)).train()
+        wait_until(lambda: len(stored_rows(tmp_path)) == 8)
+        wait_until(lambda: pool.ask(nothing) is None)  # the last answer has come
+        pool.drop(0)
+        ahead = {instance.number for instance in part.blocks[1]}
+        made = Evaluator(spec).evaluate(setting, part.instances)
+        evaluations, seconds = pool.in_vain()
+        assert evaluations == sum(outcome.evaluations for number, outcome in made.items() if number in ahead)
+        assert seconds > 0
 
 
-def test_a_trial_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
-    trial = StepTrial(trial_config(tmp_path, None))
-    trial.train()
-    (tmp_path / "kept").mkdir()
-    trial.save(str(tmp_path / "kept"))
-    whole = trial.train()
-    other = StepTrial(trial_config(tmp_path, None))
-    other.restore(str(tmp_path / "kept"))
-    rest = other.train()
-    assert rest["block"] == 1 and rest["done"]
-    for name in ("tiam", "outcomes", "num_instances", "num_total", "evaluations_alone"):
-        assert rest[name] == whole[name]
-    assert rest["computed"] == 0 and rest["evaluations"] == 0
+def test_a_worker_leaves_what_nobody_wants(runtime: None, tmp_path: Path) -> None:
+    spec = small_spec(tmp_path, sampler={"num_inference_steps": 200}, resources={"batch_size": 8})
+    spec = spec.model_copy(update={"space": spec.space.model_copy(update={"steps": (1,)})})
+    part = validation(spec)
+    with WorkerPool(spec, 1) as pool:
+        pool.ask(nothing)
+        pool.plan_trials(part, 0)
+        pool.begin(0, refined(1, 1))
+        time.sleep(1.0)  # of the seconds that 200 steps of 4 images take
+        pool.drop(0)
+        began = time.monotonic()
+        pool.ask(nothing)
+        evaluations, _ = pool.in_vain()
+        assert 0 < evaluations < 4 * 400 and not stored_rows(tmp_path)
+        assert time.monotonic() - began < 20.0
 
 
-def test_a_reset_trial_loads_nothing(tmp_path: Path) -> None:
-    trial = StepTrial(trial_config(tmp_path, None))
-    trial.train()
-    loads = models._pipeline.cache_info().misses, models._detector.cache_info().misses
-    evaluator = trial._evaluator
-    assert trial.reset(trial_config(tmp_path, refined(2, 2), slot=7))
-    result = trial.train()
-    assert (models._pipeline.cache_info().misses, models._detector.cache_info().misses) == loads
-    assert trial._evaluator is evaluator
-    assert (result["slot"], result["block"], result["num_instances"], result["computed"]) == (7, 0, 4, 4)
-
-
-def test_a_trial_takes_another_evaluator(tmp_path: Path) -> None:
-    result = StepTrial(trial_config(tmp_path, None, evaluator=MOODY)).train()
+def test_an_evaluator_of_another_kind(runtime: None, tmp_path: Path) -> None:
+    with WorkerPool(small_spec(tmp_path), 1, MOODY) as pool:
+        pool.plan_trials(validation(small_spec(tmp_path)), 0)
+        result = StepTrial(trial_config(pool, None)).train()
     assert (result["tiam"], result["evaluations"], result["evaluations_alone"]) == (1.0, 8.0, 20.0)
+
+
+def nothing(evaluator: Any) -> None:
+    """Nothing: what answers has its models, and no other work."""
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + 120.0
+    while not holds():
+        assert time.monotonic() < until, "nothing happened"
+        time.sleep(0.05)
