@@ -13,6 +13,7 @@ from core.latents import LatentStore, content_key
 from core.pieces import Pieces
 from core.prompts import Prompt
 from core.sampling import Sampler
+from core.write_behind import WriteBehind
 from evaluation.tiam import ImageScore, check_colors, score_detections
 from search.images.encodings import Encodings
 from search.images.interruption import Interruption
@@ -59,12 +60,18 @@ class Evaluator:
         self.computed: frozenset[int] = frozenset()
         store = LatentStore(latents_folder(spec.storage), max(1, int(spec.storage.latents_gb * GIGABYTE)))
         precise = torch.finfo(self.sampler.dtype).bits >= 32
-        prefixes = Prefixes(store, identity, Space(spec, self.timesteps), precise=precise)
-        self._trajectories = Trajectories(self.sampler, prefixes)
+        self._store = store
+        self._prefixes = Prefixes(store, identity, Space(spec, self.timesteps), precise=precise)
+        self._trajectories = Trajectories(self.sampler, self._prefixes)
         self._encode = Encodings(self.sampler.backbone, spec.sampler.max_sequence_length)
         self._pieces = Pieces(spec.resources.batch_size, "images")
         self._checked: set[Prompt] = set()
         self.interruption = Interruption(self.sampler.backbone.denoiser)
+
+    def write_behind(self) -> None:
+        """From now on latents are written in the background; what other processes do not see of them yet they make."""
+        if self._prefixes.store is self._store:
+            self._prefixes.store = WriteBehind(self._store)
 
     def evaluate(self, refinement: Refinement | None, instances: Sequence[Instance]) -> dict[int, Outcome]:
         """The outcome of every instance, by its number. What is computed is stored, a batch at a time.

@@ -11,6 +11,7 @@ from core.config import IterRef, Refinement
 from core.latents import LatentStore, content_key
 from core.points import Point
 from core.prompts import Prompt
+from core.write_behind import WriteBehind
 from search.images.stops import kept_stops
 from search.settings.space import Space
 
@@ -49,15 +50,15 @@ class Prefixes:
     weights and attention. In the iterations it is that of all settings that differ in their number alone.
 
     Args:
-        store: of the points.
+        store: of the points; another one that holds the same may take its place.
         identity: JSON that names pipeline and sampler.
         space: of the search: the points that its settings begin from are kept.
         precise: latents are in float32 or better, so that a refinement that goes on from its latents after some
             iterations is the one that never stopped. In half precision the latents are rounded there.
     """
 
-    def __init__(self, store: LatentStore, identity: Mapping[str, Any], space: Space, *, precise: bool):
-        self._store = store
+    def __init__(self, store: LatentStore | WriteBehind, identity: Mapping[str, Any], space: Space, *, precise: bool):
+        self.store = store
         self._identity = content_key(identity)
         self._space = space
         self._precise = precise
@@ -144,7 +145,7 @@ class Prefixes:
         return content_key(parts)
 
     def _get(self, key: str, prompt: Prompt, seed: int) -> Sample | None:
-        point = self._store.get(key)
+        point = self.store.get(key)
         if point is None:
             return None
         state = dict(point.scheduler_state)
@@ -156,7 +157,7 @@ class Prefixes:
 
     def _put(self, key: str, point: Point, alone: float, settled: bool) -> None:
         notes = {ALONE: torch.tensor([alone], dtype=torch.float64), SETTLED: torch.tensor([settled])}
-        self._store.put(key, replace(point, scheduler_state={**point.scheduler_state, **notes}))
+        self.store.put(key, replace(point, scheduler_state={**point.scheduler_state, **notes}))
 
 
 def _loss(prompt: Prompt, refinement: Refinement) -> dict[str, Any]:

@@ -59,7 +59,9 @@ class Worker:
         """
 
         def answer() -> tuple[str, str]:
-            self._loaded()
+            evaluator = self._loaded()
+            if hasattr(evaluator, "write_behind"):
+                evaluator.write_behind()
             return ray.get_runtime_context().get_node_id(), platform.node()
 
         return self._answered(answer)
