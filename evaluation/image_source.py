@@ -21,8 +21,9 @@ from typing import BinaryIO
 from PIL import Image
 
 from evaluation.prompt_sets import PromptSet
+from evaluation.rgb import as_rgb
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 NUMBERED = re.compile(r"(.+)[_.](\d+)")
 # What Pillow raises for files that are cut off, of another kind, or broken inside.
@@ -79,7 +80,8 @@ class ImageSource:
             for file in self.files:
                 try:
                     with open_place(file.place) as stream, Image.open(stream) as image:
-                        picture = image.convert("RGB")
+                        image.load()
+                        picture = as_rgb(image)
                 except UNREADABLE as error:
                     self.problems.unreadable.append(f"{file.place}: {error}")
                     picture = None
