@@ -63,7 +63,8 @@ def generate(
     if compare is not None and compare.suffix != ".png":
         raise ValueError(f"--compare is a .png file, got {compare}")
     from core.config import StepConfig
-    from core.prompts import Prompt, parse_entities
+    from core.entity_list import parse_entities
+    from core.prompts import Prompt
     from search.mentioned import mentioned_entities
 
     asked = mentioned_entities(prompt) if entities is None else Prompt(prompt, parse_entities(entities))

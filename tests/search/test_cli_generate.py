@@ -79,6 +79,12 @@ def test_seeds(text, expected):
         ("A painting of an orange traffic light, the dog, and a dark red apple.", None),
         ("a cat and a dog", ["cat", "dog"]),
         ("a photo of a teddy bear", ["teddy bear"]),
+        ("a dining table and a parking meter", ["dining table", "parking meter"]),
+        ("a gold ring, a king", ["gold ring", "king"]),
+        ("a black and white cat and a dog", ["black and white cat", "dog"]),
+        ("an orange and white cat", ["orange and white cat"]),
+        ("a lion with a crown", ["lion", "crown"]),
+        ("a photo of a child\u2019s toy and a ball", ["child\u2019s toy", "ball"]),
     ],
 )
 def test_entities_of_prompts_of_the_usual_form(text, expected):
@@ -93,6 +99,9 @@ def test_entities_of_prompts_of_the_usual_form(text, expected):
         "two cats",
         "a cat on a mat",
         "a man riding a horse",
+        "a man dining",
+        "a dining man",
+        "a big and white cat",
         "a photo of cats and dogs",
         "a very big old red house car",
         "",
