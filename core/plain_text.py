@@ -39,7 +39,11 @@ def read_text(path: Path) -> str:
     Raises:
         ValueError: the file is not text, or in none of these.
     """
-    content = path.read_bytes()
+    return decoded(path.read_bytes(), str(path))
+
+
+def decoded(content: bytes, path: str) -> str:
+    """The text in a file's bytes; `path` is what errors call it. As `read_text`."""
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), None) or _unmarked(content)
     try:
         text = content.decode(encoding)
@@ -86,7 +90,7 @@ def _unmarked(content: bytes) -> str:
     return "utf-8"
 
 
-def _western(path: Path, content: bytes, error: UnicodeDecodeError) -> str:
+def _western(path: str, content: bytes, error: UnicodeDecodeError) -> str:
     line = content[: error.start].count(b"\n") + 1
     try:
         text = content.decode("cp1252")

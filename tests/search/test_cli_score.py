@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from core.shapes.scenes import render, sample_scene
 from evaluation.clip import ClipScorer
-from evaluation.image_source import file_stem
+from evaluation.file_names import file_stem
 from evaluation.prompt_io import read_prompts
 from search.cli import build_app
 from tests.evaluation.tiny_clip import save_blip, save_clip
