@@ -12,7 +12,6 @@ _ALIASES = {
     "cellphone": "cell phone",
     "mobile phone": "cell phone",
     "computer keyboard": "keyboard",
-    "computer mouse": "mouse",
     "diningtable": "dining table",
     "doughnut": "donut",
     "fridge": "refrigerator",

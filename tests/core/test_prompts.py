@@ -14,7 +14,7 @@ from transformers.tokenization_python import PreTrainedTokenizer
 
 from core.entity_list import parse_entities
 from core.mentions import find_words
-from core.prompts import Entity, EntityTokens, Prompt, locate_entities
+from core.prompts import Entity, EntityTokens, Prompt, locate_entities, located_mentions
 from evaluation.prompt_io import check_prompt
 from tests.tiny_models import clip_tokenizer
 
@@ -347,6 +347,21 @@ def test_prompt_files_and_the_token_finder_have_one_rule(words: list[str], glue:
 
     if prompt.text.strip():
         assert told(lambda: check_prompt(prompt)) == told(lambda: locate_entities(prompt, CLIP(), 77))
+
+
+@pytest.mark.parametrize(
+    "text, wanted, expected",
+    [
+        ("红色的猫和蓝色的狗", [("猫", "红色"), ("狗", "蓝色")], ["红色", "蓝色"]),
+        ("แมวสีแดงกับหมาสีดำ", [("แมว", "สีแดง"), ("หมา", "สีดำ")], ["สีแดง", "สีดำ"]),  # the colour follows
+        ("赤い犬と赤い猫", [("猫", "赤い"), ("犬", "赤い")], ["赤い", "赤い"]),
+    ],
+)
+def test_whose_colour_it_is_without_blanks(text: str, wanted: list[tuple[str, str]], expected: list[str]):
+    found = located_mentions(Prompt(text, [Entity(*pair) for pair in wanted]))
+    assert [text[slice(*mention.noun)] for mention in found] == [noun for noun, _ in wanted]
+    assert [text[slice(*mention.attribute)] for mention in found if mention.attribute] == expected
+    assert len({mention.attribute for mention in found}) == len(wanted)
 
 
 def test_two_colours_of_one_thing():
