@@ -4,6 +4,7 @@ import codecs
 import json
 import logging
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -63,20 +64,23 @@ def load_json(text: str, source: str) -> Any:
         ValueError: it is not JSON, is nested too deep, or an object has a key twice.
     """
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    twice: list[str] = []
+
+    def watched(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"{source}: the key {twice!r} stands twice in one object; leave one of them")
+            twice.extend(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         return found
 
     try:
-        return json.loads(text, object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
+        value = json.loads(text, object_pairs_hook=watched)
+    except ValueError as error:
         raise ValueError(f"{source} is not JSON: {error}") from None
     except RecursionError:
         raise ValueError(f"{source} is nested too deep to be read") from None
+    if twice:
+        raise ValueError(f"{source}: the key {twice[0]!r} stands twice in one object; leave one of them")
+    return value
 
 
 def _unmarked(content: bytes) -> str:

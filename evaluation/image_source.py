@@ -54,12 +54,16 @@ class Problems:
         return any(self.lists().values())
 
     def lists(self) -> dict[str, list[str]]:
-        """The four lists by the name to show them under."""
-        return {
+        """The four lists by the name to show them under; bytes of a name that are no text as `\\udcff`."""
+        lists = {
             "unreadable": self.unreadable,
             "missing": self.missing,
             "surplus": self.surplus,
             "odd-sized": self.odd_sized,
+        }
+        return {
+            name: [entry.encode(errors="backslashreplace").decode() for entry in entries]
+            for name, entries in lists.items()
         }
 
 

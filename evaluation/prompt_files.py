@@ -87,7 +87,10 @@ def _table(text: str, path: Path) -> Iterator[Row]:
 def _header(text: str, where: str, said: str | None) -> tuple[list[str], str]:
     """The names of the columns, and what separates cells: the one separator with which there is a `prompt`."""
     for separator in [said] if said else SEPARATORS:
-        header = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
+        try:
+            header = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
+        except csv.Error as error:
+            raise ValueError(f"{where}: {error}") from error
         names = [column_name(name) for name in header]
         if "prompt" in names:
             return _once(names, where), separator

@@ -10,7 +10,8 @@ def score(
     images: Annotated[
         Path | None,
         typer.Argument(
-            help="A folder or .tar of images called prompt_with_underscores_N.png, or a .json map of prompt to files.",
+            help="A folder or .tar of images called prompt_with_underscores_N.png, GenEval's folders, T2I-CompBench's "
+            "images, or a .json map of prompt to files.",
             metavar="IMAGES",
         ),
     ] = None,

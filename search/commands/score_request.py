@@ -36,9 +36,9 @@ class ScoreRequest:
     cache: Path | None
 
     def __post_init__(self) -> None:
-        if self.out is not None and self.out.suffix != ".json":
+        if self.out is not None and self.out.suffix.lower() != ".json":
             raise ValueError(f"--out is a .json file, got {self.out}")
-        if self.sheet is not None and self.sheet.suffix != ".png":
+        if self.sheet is not None and self.sheet.suffix.lower() != ".png":
             raise ValueError(f"--sheet is a .png file, got {self.sheet}")
 
     def settings(self) -> TiamSettings:

@@ -65,6 +65,7 @@ CSV_FAULTS = [
         "prompt,entity1,entity2\na cat,,cat\n",
         "line 2: entities must fill entity1, entity2, ... without a gap, got [2]",
     ),
+    ("x" * 200_000 + ",prompt", "line 1: field larger than field limit"),
     ("prompt,entity1,entity1\na cat and a dog,cat,dog\n", "line 1: the column 'entity1' stands twice"),
     ("prompt,entity1,Prompt\na cat,cat,a dog\n", "line 1: the column 'prompt' stands twice"),
     ("prompt,entity1,\na cat,cat,white\n", "line 2: column 3 has no name in the header, and holds 'white'"),
