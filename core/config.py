@@ -1,7 +1,6 @@
 """The settings of a refinement, and StepConfig: the one file a search exports and production loads."""
 
 import inspect
-import json
 import os
 import uuid
 from functools import cache
@@ -14,6 +13,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from core.evidence import Evidence
 from core.frozen import FloatPair, FromList, FrozenModel, did_you_mean
+from core.plain_text import load_json, read_text
 from core.schedule import check_scheduler, check_timestep
 
 SCHEMA_VERSION = 1
@@ -276,8 +276,4 @@ class StepConfig(FrozenModel):
             ValueError: it is not JSON, was written by another version, has unknown fields or impossible
                 values; names every field at fault.
         """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{os.fspath(path)} is not JSON: {error}") from None
-        return cls.from_plain(data, os.fspath(path))
+        return cls.from_plain(load_json(read_text(Path(path)), os.fspath(path)), os.fspath(path))

@@ -6,24 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from core.mentions import Span, assign_mentions, find_words
-
-_SHADES = "light dark pale bright deep vivid"
-_COLORS = (
-    "red green blue purple pink yellow orange brown black white grey gray cyan magenta turquoise teal violet "
-    "indigo beige gold golden silver maroon crimson scarlet lime olive navy tan bronze"
-)
-_ADJECTIVES = (
-    "big large huge small tiny little tall short long round square wooden metal metallic plastic glass "
-    "stone leather old new young striped spotted shiny fluffy furry transparent rusty broken wet "
-    "happy sad dark bright"
-)
-SHADES = frozenset(_SHADES.split())
-"""What `parse_entities` takes for an attribute in front of a colour."""
-COLORS = frozenset(_COLORS.split())
-"""What it takes for a colour."""
-ADJECTIVES = frozenset(_ADJECTIVES.split())
-"""What else it takes for an attribute."""
+from core.mentions import Mention, Span, assign_mentions, find_words
 
 
 @dataclass(frozen=True)
@@ -81,45 +64,31 @@ class EntityTokens:
     attribute: tuple[int, ...] = ()
 
 
-def parse_entities(text: str) -> tuple[Entity, ...]:
-    """Read entities from a list such as ``"red circle, a blue star and traffic light"``.
+def located_mentions(prompt: Prompt) -> tuple[Mention, ...]:
+    """Where the text of a prompt mentions each of its entities, in their order.
 
-    Commas, semicolons and "and" separate; articles are dropped. A first word that is a colour (with its
-    shade: "dark red") or a common adjective is the attribute, all the rest is the noun. A lone word is a
-    noun, so "orange" is the fruit and "orange orange" an orange one. For any other attribute build the
-    `Entity`.
+    Nouns and attributes are looked for as whole words, whatever their capitals, and as
+    written: an entity "cat" is not found in "two cats". `core.mentions.assign_mentions` says who
+    gets which mention of a repeated noun, and which attribute belongs to which noun.
 
     Raises:
-        ValueError: no entity in the text, or none between two separators.
+        ValueError: an entity that the text does not mention, named with its prompt.
     """
-    parts = [
-        re.sub(r"^(an?|the)\s+", "", part.strip(), flags=re.IGNORECASE)
-        for part in re.split(r"[,;]\s*and\s|[,;]|\sand\s", text, flags=re.IGNORECASE)
-    ]
-    if not all(parts):
-        raise ValueError(f"expected entities such as 'red circle, blue star', got {text!r}")
-    return tuple(_parse_entity(part.split()) for part in parts)
-
-
-def _parse_entity(words: list[str]) -> Entity:
-    lower = [word.lower() for word in words]
-    if len(words) > 2 and lower[0] in SHADES and lower[1] in COLORS:
-        split = 2
-    elif len(words) > 1 and lower[0] in COLORS | ADJECTIVES:
-        split = 1
-    else:
-        split = 0
-    return Entity(" ".join(words[split:]), " ".join(words[:split]) or None)
+    mentions = assign_mentions([(entity.noun, entity.attribute) for entity in prompt.entities], prompt.text)
+    found = []
+    for entity, mention in zip(prompt.entities, mentions, strict=True):
+        if mention is None:
+            raise ValueError(_why_not_mentioned(entity, prompt))
+        found.append(mention)
+    return tuple(found)
 
 
 def locate_entities(prompt: Prompt, tokenizer: Any, max_length: int) -> tuple[EntityTokens, ...]:
     """Find the tokens of every entity of a prompt.
 
-    Nouns and attributes are looked for in the text as whole words, whatever their capitals, and as
-    written: an entity "cat" is not found in "two cats". `core.mentions.assign_mentions` says who
-    gets which mention of a repeated noun, and which attribute belongs to which noun. Characters become
-    tokens through the tokenizer's own offsets, so that words of several tokens, punctuation and special
-    tokens come out right for any tokenizer: CLIP starts with a special token, T5 does not.
+    Their words are those of `located_mentions`. Characters become tokens through the tokenizer's own
+    offsets, so that words of several tokens, punctuation and special tokens come out right for any
+    tokenizer: CLIP starts with a special token, T5 does not.
 
     Args:
         prompt: encoded as pipelines do: special tokens added, padded and cut off at ``max_length``.
@@ -138,15 +107,13 @@ def locate_entities(prompt: Prompt, tokenizer: Any, max_length: int) -> tuple[En
             f"{type(tokenizer).__name__} gives no character offsets, which entities are located by: load the "
             "fast one, transformers.AutoTokenizer.from_pretrained(..., use_fast=True)"
         )
-    mentions = assign_mentions([(entity.noun, entity.attribute) for entity in prompt.entities], prompt.text)
+    mentions = located_mentions(prompt)
     row = tokenizer(
         prompt.text, max_length=max_length, padding="max_length", truncation=True, return_offsets_mapping=True
     )
     whole = tokenizer(prompt.text, truncation=False, return_offsets_mapping=True, verbose=False)
     located = []
     for entity, mention in zip(prompt.entities, mentions, strict=True):
-        if mention is None:
-            raise ValueError(_why_not_mentioned(entity, prompt))
         spans = [span for span in mention if span is not None]
         tokens = [_covering(span, row, tokenizer) for span in spans]
         whole_tokens = [_covering(span, whole, tokenizer) for span in spans]

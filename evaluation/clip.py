@@ -19,6 +19,7 @@ from core.devices import usable_device
 from core.prompts import Entity, Prompt
 from core.shapes.models import resolve_model
 from evaluation.pretrained import fingerprint_of
+from evaluation.rgb import as_rgb
 from evaluation.template import indefinite_article
 
 SHAPES_CLIP = "keystep/shapes-clip"
@@ -81,7 +82,7 @@ class ClipScorer:
         """(N, D) float32 embeddings of length 1 of images of any size."""
         features = []
         for start in range(0, len(images), self._batch_size):
-            batch = [self._preprocess(image.convert("RGB")) for image in images[start : start + self._batch_size]]
+            batch = [self._preprocess(as_rgb(image)) for image in images[start : start + self._batch_size]]
             pixels = torch.stack(batch).to(self._device)
             features.append(self._model.encode_image(pixels, normalize=True).float().cpu())
         return torch.cat(features).numpy()

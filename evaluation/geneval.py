@@ -4,6 +4,9 @@ from collections.abc import Mapping
 
 from core.prompts import Entity, Prompt
 
+# GenEval's name of a COCO class that is no alias everywhere: where detectors know animals, a mouse is one.
+_COCO_NOUNS = {"computer mouse": "mouse"}
+
 
 def is_geneval(row: Mapping[str, object]) -> bool:
     """Whether a JSON row has GenEval's layout."""
@@ -28,7 +31,8 @@ def prompt_from_geneval(row: Mapping[str, object]) -> Prompt | None:
             raise ValueError(f"'color' in 'include' must be text, got {wanted['color']!r}")
         if wanted.get("count", 1) != 1 or wanted.get("position") is not None:
             return None
-        entities.append(Entity(wanted["class"], wanted.get("color")))
+        noun = wanted["class"].strip()
+        entities.append(Entity(_COCO_NOUNS.get(noun, noun), wanted.get("color")))
     return None if row.get("exclude") else Prompt(text.strip(), tuple(entities))
 
 

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.plain_text import load_json, read_text
 from core.prompts import Prompt
+from evaluation.file_names import file_stem, within_bytes
 from evaluation.tiam import CONFIDENCES, ImageScore
 
 Table = dict[str, dict[str, Any]]
@@ -195,11 +197,11 @@ def _mean_by_seed(cells: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _file_name(prompt: str) -> str:
-    """TIAMv2's name, blanks as underscores; with a hash where that would be ambiguous or too long for a file."""
+    """TIAMv2's name, blanks as underscores; with a hash where that would be ambiguous, or no safe name of a file."""
     plain = re.sub(r"[^\w.,'-]", "_", prompt)
-    if plain == prompt.replace(" ", "_") and "_" not in prompt and len(plain.encode()) <= 200:
+    if plain == prompt.replace(" ", "_") and "_" not in prompt and file_stem(prompt) == plain:
         return f"{plain}.json"
-    return f"{plain[:100]}-{hashlib.sha256(prompt.encode()).hexdigest()[:8]}.json"
+    return f"{within_bytes(plain, 100).lstrip('.')}-{hashlib.sha256(prompt.encode()).hexdigest()[:8]}.json"
 
 
 def _write(path: Path, table: Table) -> None:
@@ -209,10 +211,7 @@ def _write(path: Path, table: Table) -> None:
 
 
 def _read(path: Path) -> Table:
-    try:
-        table = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    table = load_json(read_text(path), str(path))
     wanted = ["conf", "tiam", "n_class_detected", "tiam_per_seed", "prompt", "count_order"]
     missing = wanted if not isinstance(table, dict) else [name for name in wanted if name not in table]
     if missing:

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.prompts import parse_entities
+from core.entity_list import parse_entities
 from keystep import Prompt, StepConfig, generate, load_pipeline
 
 MAX_PICTURES = 64  # of one request, so that a single one cannot keep a server busy for hours

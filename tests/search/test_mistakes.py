@@ -44,6 +44,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("text.csv").write_text("text,entity1\na photo of a cat,cat\n")
     Path("cats.csv").write_text("prompt,entity1\na photo of a cat,cat\n")
     Path("notes.json").write_text("{not json")
+    Path("list.txt").write_text("a photo of a cat\n")
+    Path("twice.csv").write_text("prompt,entity1,entity1\na photo of a cat and a dog,cat,dog\n")
+    Path("twice.json").write_text('{"model": "a", "model": "b"}')
+    Path("gbk.csv").write_bytes("prompt,entity1\n红色的猫,猫\n".encode("gbk"))
     return tmp_path
 
 
@@ -101,6 +105,29 @@ def refused(arguments: Sequence[Any], *said: str) -> str:
         ),
         pytest.param(["search", "--out", "step.yaml"], ["--out is a .json file, got step.yaml"], id="suffix"),
         pytest.param(["prompts", "text.csv"], ["text.csv, line 1: the header needs 'prompt'"], id="column"),
+        pytest.param(
+            ["prompts", "list.txt"],
+            ["list.txt: none of its 1 prompts says which entities", "keystep prompts list.txt --find-entities"],
+            id="no entities in a list",
+        ),
+        pytest.param(
+            ["score", ".", "--prompts", "twice.csv"],
+            ["twice.csv, line 1: the column 'entity1' stands twice; leave one"],
+            id="column twice",
+        ),
+        pytest.param(
+            ["search", "--set", "prompts.sets=[list.txt]"],
+            ["keystep: prompts.sets: ", "list.txt: none of its 1 prompts says which entities"],
+            id="no entities in a search",
+        ),
+        pytest.param(
+            ["prompts", "gbk.csv"], ["gbk.csv, line 2: byte 0xba is no UTF-8", "save the file"], id="encoding"
+        ),
+        pytest.param(
+            ["generate", TEXT, "--compare", "o.png", "--config", "twice.json"],
+            ["twice.json: the key 'model' stands twice in one object"],
+            id="key twice",
+        ),
         pytest.param(
             ["report", "shapes-sd"], ["no search called 'shapes-sd' in ./keystep-runs", "--storage"], id="report"
         ),
