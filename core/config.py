@@ -1,20 +1,20 @@
 """The settings of a refinement, and StepConfig: the one file a search exports and production loads."""
 
-import inspect
 import json
 import os
 import uuid
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
-import diffusers
-import torch
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from core.evidence import Evidence
 from core.frozen import FloatPair, FromList, FrozenModel, did_you_mean
+from core.known_schedulers import MEMORY, scheduler_arguments, scheduler_names
 from core.schedule import check_scheduler, check_timestep
+
+if TYPE_CHECKING:
+    import torch
 
 SCHEMA_VERSION = 1
 
@@ -121,12 +121,6 @@ class Refinement(FrozenModel):
         raise ValueError("refinement has neither iterref nor gsng, so it has no step")
 
 
-@cache
-def scheduler_names() -> list[str]:
-    """The scheduler classes of the diffusers at hand."""
-    return sorted(name for name in dir(diffusers) if name.endswith("Scheduler"))
-
-
 class SamplerConfig(FrozenModel):
     """How images are sampled: what a step index means depends on all of it.
 
@@ -150,19 +144,18 @@ class SamplerConfig(FrozenModel):
     @field_validator("scheduler")
     @classmethod
     def _known_scheduler(cls, name: str) -> str:
-        known = scheduler_names()
-        if name not in known:
+        if name not in scheduler_names():
             whole = f"{name}Scheduler"
             raise ValueError(
-                f"{name!r} is no scheduler of diffusers {diffusers.__version__}"
-                f"{did_you_mean(whole if whole in known else name, known)} (they are {', '.join(known)})"
+                f"{name!r} is no scheduler of the diffusers at hand"
+                f"{did_you_mean(whole if whole in MEMORY else name, list(MEMORY))} (choose one of {', '.join(MEMORY)})"
             )
         return name
 
     @model_validator(mode="after")
     def _known_arguments(self) -> Self:
         if self.scheduler_config:
-            allowed = list(inspect.signature(getattr(diffusers, self.scheduler).__init__).parameters)[1:]
+            allowed = list(scheduler_arguments(self.scheduler))
             for name in self.scheduler_config:
                 if name not in allowed:
                     raise ValueError(
@@ -229,8 +222,10 @@ class StepConfig(FrozenModel):
         return self
 
     @property
-    def torch_dtype(self) -> torch.dtype:
+    def torch_dtype(self) -> "torch.dtype":
         """``dtype`` as torch has it."""
+        import torch
+
         return cast(torch.dtype, getattr(torch, self.dtype))
 
     def check_schedule(self, scheduler: Any) -> None:

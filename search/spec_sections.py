@@ -7,7 +7,7 @@ from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_va
 
 from core.frozen import FromList, FrozenModel, did_you_mean
 from evaluation.colors import palette_named
-from evaluation.detectors import DEFAULT_DETECTOR
+from evaluation.detector_names import DEFAULT_DETECTOR
 from evaluation.tiam import Superposed, TiamSettings
 
 Text = Annotated[str, Field(min_length=1)]
