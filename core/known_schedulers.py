@@ -22,6 +22,9 @@ MEMORY: dict[str, tuple[str, ...]] = {
 }
 """What each scheduler remembers from step to step, beside its position."""
 
+MORE_STEPS = frozenset({"PNDMScheduler"})
+"""Those that take more steps than the number asked for; how many is known once they are set."""
+
 
 @cache
 def scheduler_names() -> frozenset[str]:

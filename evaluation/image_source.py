@@ -8,7 +8,6 @@ one by one.
 """
 
 import io
-import json
 import re
 import tarfile
 from collections import Counter
@@ -20,6 +19,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from core.bounded_json import read_json
 from evaluation.prompt_sets import PromptSet
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -168,10 +168,7 @@ def _places(path: Path) -> Iterable[str]:
 
 
 def _from_map(path: Path, prompts: PromptSet) -> Iterator[tuple[str, int | None, int]]:
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
+    listed = read_json(path)
     if not isinstance(listed, dict):
         raise ValueError(f'{path}: must be a map such as {{"a photo of a cat": ["cat.png", ...]}}')
     index_of = {prompt.text: index for index, prompt in enumerate(prompts.prompts)}

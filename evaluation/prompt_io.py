@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from core.bounded_json import parse_json
 from core.frozen import did_you_mean
 from core.prompts import Entity, Prompt
 from evaluation.geneval import geneval_row, is_geneval, prompt_from_geneval
@@ -172,10 +173,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Prompt]]:
             if not line.strip():
                 continue
             where = f"{path}, line {number}"
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{where}: not JSON: {error}") from error
+            row = parse_json(line, where)
             if not isinstance(row, dict):
                 raise ValueError(f"{where}: a row must be an object {{...}}, got {line.strip()[:60]!r}")
             if is_geneval(row):

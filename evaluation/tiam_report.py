@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.bounded_json import read_json
 from core.prompts import Prompt
 from evaluation.tiam import CONFIDENCES, ImageScore
 
@@ -209,10 +210,7 @@ def _write(path: Path, table: Table) -> None:
 
 
 def _read(path: Path) -> Table:
-    try:
-        table = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    table = read_json(path)
     wanted = ["conf", "tiam", "n_class_detected", "tiam_per_seed", "prompt", "count_order"]
     missing = wanted if not isinstance(table, dict) else [name for name in wanted if name not in table]
     if missing:

@@ -10,6 +10,7 @@ from pydantic import model_validator
 
 from core.config import SamplerConfig
 from core.frozen import FrozenModel
+from core.known_schedulers import MEMORY, MORE_STEPS
 from evaluation.prompt_sets import STANDARD_SETS
 from search.prompt_parts import split_sets
 from search.secrets import masked
@@ -83,6 +84,29 @@ class SearchSpec(FrozenModel):
                 raise ValueError(
                     f"space.{name} is a range, which has no grid: list its values, or set search.sampler to tpe or "
                     "random"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_sampled(self) -> Self:
+        """What is known of a schedule without the model: `search.spec_checks` knows more."""
+        scheduler, last = self.sampler.scheduler, self.sampler.num_inference_steps - 1
+        if scheduler not in MEMORY:
+            raise ValueError(
+                f"sampler.scheduler: {scheduler!r} cannot be stopped and resumed, which a search does: choose one of "
+                f"{', '.join(MEMORY)}"
+            )
+        for place, step in enumerate(self.space.steps if self.space.steps != "all" else ()):
+            if step > last and scheduler not in MORE_STEPS:
+                raise ValueError(
+                    f"space.steps.{place}: step index {step} is outside the schedule: {scheduler} has steps 0..{last} "
+                    "(sampler.num_inference_steps sets how many)"
+                )
+        for place, choice in enumerate(self.space.gsng):
+            if choice is not None and choice.start > last and scheduler not in MORE_STEPS:
+                raise ValueError(
+                    f"space.gsng.{place}: start {choice.start} is outside the schedule: {scheduler} has steps "
+                    f"0..{last} (sampler.num_inference_steps sets how many)"
                 )
         return self
 

@@ -7,9 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from core.frozen import did_you_mean
+from evaluation.bounded_yaml import MAX_CHARACTERS, load_yaml
 from search.spec import SearchSpec
 from search.spec_text import SpecLoader, spec_yaml
 
@@ -38,6 +37,8 @@ def load_spec(name_or_path: str | Path = DEFAULT_SPEC, overrides: Sequence[str] 
             f"{name} is no file and no built-in spec{did_you_mean(name, list(BUILT_IN))} "
             f"(those are {', '.join(BUILT_IN)})"
         )
+    if path.stat().st_size > 4 * MAX_CHARACTERS:
+        raise ValueError(f"{name} has {path.stat().st_size:,} bytes; a spec has at most {MAX_CHARACTERS:,} characters")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -98,7 +99,4 @@ def overridden(data: dict[str, Any], override: str) -> dict[str, Any]:
 
 
 def _read(text: str, source: str) -> Any:
-    try:
-        return yaml.load(text, SpecLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{source} is not YAML: {error}") from None
+    return load_yaml(text, source, SpecLoader)

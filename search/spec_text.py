@@ -22,6 +22,8 @@ class SpecLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # <<: *other, which the base class puts in place
+                continue
             key = self.construct_object(key_node, deep=True)  # pyright: ignore[reportUnknownMemberType]
             if not isinstance(key, Hashable):
                 break  # which the base class refuses in its own words

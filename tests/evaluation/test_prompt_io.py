@@ -78,7 +78,7 @@ def test_faults_of_a_csv_are_named(tmp_path, text, reason):
 
 
 JSONL_FAULTS = [
-    ("{", "line 1: not JSON"),
+    ("{", "line 1 is not JSON"),
     ("[]", "line 1: a row must be an object"),
     ('{"prompt": "a cat", "entities": ["cat"]}', "line 1: an entity is"),
     ('{"prompt": "a cat", "entities": [{"noun": "cat", "color": "red"}]}', "line 1: an entity is"),
