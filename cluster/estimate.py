@@ -198,9 +198,10 @@ def _of_model(spec: SearchSpec) -> tuple[tuple[float, ...] | None, tuple[int, in
     except ValueError as error:
         if spec.space.timesteps is not None or not str(error).startswith("model.id"):
             raise
+        reason = str(error).removeprefix("model.id: ").partition(". Give ")[0]
     note = (
-        f"{spec.model.id} could not be read here: one model step for each of sampler.num_inference_steps, latents of "
-        f"{LATENT_CHANNELS} channels"
+        f"{spec.model.id} could not be read here ({reason}), so these are taken for granted: one model step for each "
+        f"of sampler.num_inference_steps, latents of {LATENT_CHANNELS} channels"
     )
     shape = (LATENT_CHANNELS, spec.sampler.height // LATENT_PIXELS, spec.sampler.width // LATENT_PIXELS)
     return None, shape, (note,)

@@ -103,10 +103,12 @@ class SearchSpec(FrozenModel):
                     "(sampler.num_inference_steps sets how many)"
                 )
         for place, choice in enumerate(self.space.gsng):
-            if choice is not None and choice.start > last and scheduler not in MORE_STEPS:
+            if scheduler in MORE_STEPS or choice is None:
+                continue
+            if not choice.step_range(last + 1) or (choice.stop or 0) > last + 1:
                 raise ValueError(
-                    f"space.gsng.{place}: start {choice.start} is outside the schedule: {scheduler} has steps "
-                    f"0..{last} (sampler.num_inference_steps sets how many)"
+                    f"space.gsng.{place}: start {choice.start} and stop {choice.stop} name no steps, or steps outside "
+                    f"the schedule: {scheduler} has steps 0..{last} (sampler.num_inference_steps sets how many)"
                 )
         return self
 

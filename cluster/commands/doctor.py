@@ -33,12 +33,15 @@ def doctor(
 
     from rich.console import Console
 
-    from cluster.checks_report import report
-    from cluster.preflight import doctor as examine
-    from search.reporting.report_formats import to_rich
+    from search.spec_checks import check_spec
     from search.spec_io import load_spec
 
     loaded = load_spec(spec, overrides or [])
+    check_spec(loaded, writes=False)  # before the imports below, which take seconds
+    from cluster.checks_report import report
+    from cluster.preflight import doctor as examine
+    from search.reporting.report_formats import to_rich
+
     errors = Console(file=sys.stderr, highlight=False)
     with errors.status("preflight") as status:
 

@@ -157,7 +157,7 @@ def test_a_step_beyond_the_schedule_of_a_search() -> None:
 
 def test_a_model_that_is_not_there() -> None:
     changed("gone.json", "model", value="/nowhere/model")
-    said = ["'/nowhere/model' cannot be loaded; give a hub id that can be reached from here", "keystep/shapes-sd"]
+    said = ["'/nowhere/model' is neither a folder that is here nor a hub id, which is OWNER/NAME", "keystep/shapes-sd"]
     refused(["generate", TEXT, "--config", "gone.json", "--compare", "o.png"], *said)
     with pytest.raises(ValueError, match=r"model\.id: no embedded model 'keystep/shapes-sdd'; choose from keystep/"):
         Evaluator(load_spec("shapes-sd", ["model.id=keystep/shapes-sdd"]))
