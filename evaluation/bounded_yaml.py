@@ -25,6 +25,12 @@ def load_yaml(text: str, source: str, loader: type = yaml.SafeLoader) -> Any:
     try:
         problem = _beyond_limits(text, loader)
         value = None if problem else yaml.load(text, loader)
+    except yaml.MarkedYAMLError as error:
+        # Not its own text, which quotes the line: that may hold a password.
+        mark = error.problem_mark or error.context_mark
+        place = "" if mark is None else f"\n  in line {mark.line + 1}, column {mark.column + 1}"
+        told = ", ".join(part for part in (error.context, error.problem) if part)
+        raise ValueError(f"{source}: not YAML: {told}{place}") from None
     except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
         # Its constructors let through what Python says of a date in a 13th month or a number of 5,000 digits.
         raise ValueError(f"{source}: not YAML: {error}") from None

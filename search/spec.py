@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from core.config import SamplerConfig
 from core.frozen import FrozenModel
@@ -71,6 +71,11 @@ class SearchSpec(FrozenModel):
     storage: StorageSpec = StorageSpec()
     tracking: TrackingSpec = TrackingSpec()
 
+    @field_validator("name")
+    @classmethod
+    def _shown_everywhere(cls, name: str) -> str:
+        return masked(name)
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         workers, lookahead = self.resources.workers, self.search.lookahead
@@ -126,9 +131,8 @@ class SearchSpec(FrozenModel):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def without_secrets(self) -> Self:
-        """The spec with the secrets in its addresses masked: to be shown and logged, not to be run."""
-        data = self.model_dump(mode="json")
-        return self.from_plain({**data, **{key: masked(data[key]) for key in ("storage", "tracking")}}, self.name)
+        """The spec with the secrets in its texts masked: to be shown and logged, not to be run."""
+        return self.from_plain(masked(self.model_dump(mode="json")), masked(self.name))
 
     def anchored(self) -> Self:
         """The spec with its local paths made absolute, for processes that run in another folder.

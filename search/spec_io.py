@@ -9,6 +9,7 @@ from typing import Any
 
 from core.frozen import did_you_mean
 from evaluation.bounded_yaml import MAX_CHARACTERS, load_yaml
+from search.secrets import masked
 from search.spec import SearchSpec
 from search.spec_text import SpecLoader, spec_yaml
 
@@ -55,8 +56,15 @@ def parse_spec(text: str, source: str, *, overrides: Sequence[str] = (), name: s
     """The spec in a YAML text; `source` is what errors call it, `name` its name if it has none.
 
     Raises:
-        ValueError: as `load_spec`.
+        ValueError: as `load_spec`; secrets are masked.
     """
+    try:
+        return _parsed(text, source, overrides, name)
+    except ValueError as error:
+        raise ValueError(masked(str(error))) from None
+
+
+def _parsed(text: str, source: str, overrides: Sequence[str], name: str | None) -> SearchSpec:
     data = _read(text, source)
     if not isinstance(data, dict):
         raise ValueError(f"{source}: a spec is a mapping of {', '.join(SearchSpec.model_fields)}, got {data!r:.60}")

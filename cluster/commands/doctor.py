@@ -30,9 +30,11 @@ def doctor(
     """
     import json
     import sys
+    from dataclasses import replace
 
     from rich.console import Console
 
+    from search.secrets import masked
     from search.spec_checks import check_spec
     from search.spec_io import load_spec
 
@@ -50,7 +52,7 @@ def doctor(
             if not errors.is_terminal:
                 errors.print(f"preflight: {step}", markup=False)
 
-        checks = examine(loaded, address, tell)
+        checks = [replace(check, found=masked(check.found)) for check in examine(loaded, address, tell)]
     if as_json:
         print(json.dumps([vars(check) for check in checks], indent=1))
     else:
