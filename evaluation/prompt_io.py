@@ -18,6 +18,7 @@ from evaluation.tiam_dataset import read_dataset, write_dataset
 logger = logging.getLogger(__name__)
 
 COLUMN = re.compile(r"(entity|object|adj)([1-9]\d*)")
+MAX_CHARACTERS = 4000  # of a prompt; no text encoder reads so many
 FORMATS = ".csv, .jsonl, a file named *metadata.jsonl (GenEval), or a folder (Hugging Face dataset)"
 
 
@@ -103,7 +104,7 @@ def prompt_from_flat(row: Mapping[str, object]) -> Prompt:
         if column != "prompt" and not match:
             raise ValueError(f"unknown column {column!r}; known are prompt, entity1, entity2, ..., adj1, adj2, ...")
         if value is not None and not isinstance(value, str):
-            raise ValueError(f"{column} must be text, got {value!r}")
+            raise ValueError(f"{column} must be text, got {value!r:.200}")
         if match and value and value.strip():
             found["adj" if match[1] == "adj" else "entity"][int(match[2])] = value.strip()
     nouns, attributes = found["entity"], found["adj"]
@@ -119,12 +120,14 @@ def check_prompt(prompt: Prompt) -> None:
     """Raises ValueError if the text is empty, names no entity, or lacks an entity's words, in any case."""
     if not prompt.text:
         raise ValueError("the prompt is empty")
+    if len(prompt.text) > MAX_CHARACTERS:
+        raise ValueError(f"the prompt has {len(prompt.text):,} characters; at most {MAX_CHARACTERS:,} are read")
     if not prompt.entities:
         raise ValueError(f"{prompt.text!r} names no entity; fill entity1")
     for entity in prompt.entities:
         for word in filter(None, (entity.attribute, entity.noun)):
             if not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt.text, re.IGNORECASE):
-                raise ValueError(f"{word!r} is not in the prompt {prompt.text!r}")
+                raise ValueError(f"{word!r:.200} is not in the prompt {prompt.text!r}")
 
 
 def _nested_row(prompt: Prompt) -> dict[str, object]:
@@ -142,9 +145,9 @@ def _prompt_from_nested(row: Mapping[str, object]) -> Prompt:
         raise ValueError('a row is {"prompt": text, "entities": [{"noun": ..., "attribute": ...}, ...]}')
     for entity in entities:
         if not isinstance(entity, dict) or not isinstance(entity.get("noun"), str) or not entity["noun"].strip():
-            raise ValueError(f'an entity is {{"noun": text, "attribute": text or null}}, got {entity!r}')
+            raise ValueError(f'an entity is {{"noun": text, "attribute": text or null}}, got {entity!r:.200}')
         if entity.keys() - {"noun", "attribute"} or not isinstance(entity.get("attribute"), str | None):
-            raise ValueError(f'an entity is {{"noun": text, "attribute": text or null}}, got {entity!r}')
+            raise ValueError(f'an entity is {{"noun": text, "attribute": text or null}}, got {entity!r:.200}')
     return Prompt(
         str(row["prompt"]).strip(),
         tuple(Entity(item["noun"], item.get("attribute") or None) for item in entities),

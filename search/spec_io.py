@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from core.frozen import did_you_mean
+from core.frozen import SHOWN, did_you_mean
 from evaluation.bounded_yaml import MAX_CHARACTERS, load_yaml
 from search.secrets import masked
 from search.spec import SearchSpec
@@ -17,6 +17,7 @@ __all__ = ["BUILT_IN", "DEFAULT_SPEC", "built_in_text", "load_spec", "parse_spec
 
 BUILT_IN = ("shapes-sd", "shapes-sd3", "sd14", "sd3-medium", "sdxl")
 DEFAULT_SPEC = BUILT_IN[0]
+MAX_SOURCE = 2000  # characters of what errors call a spec
 
 
 def load_spec(name_or_path: str | Path = DEFAULT_SPEC, overrides: Sequence[str] = ()) -> SearchSpec:
@@ -75,7 +76,7 @@ def _parsed(text: str, source: str, overrides: Sequence[str], name: str | None) 
     for override in overrides:
         data = overridden(data, override)
     if overrides:
-        source = f"{source} with --set {' --set '.join(overrides)}"
+        source = f"{source} with --set {' --set '.join(overrides)}"[:MAX_SOURCE]
     return SearchSpec.from_plain(data, source)
 
 
@@ -86,6 +87,7 @@ def overridden(data: dict[str, Any], override: str) -> dict[str, Any]:
         ValueError: it is not written so, or a key on the way has no keys of its own.
     """
     path, equals, text = override.partition("=")
+    override = override if len(override) <= SHOWN else f"{override[:SHOWN]}..."
     keys = [key.strip() for key in path.split(".")]
     if not equals or not all(re.fullmatch(r"\w+", key) for key in keys):
         raise ValueError(f"--set {override}: write KEY=VALUE, for instance search.trials=40 or space.cn=[1.0, 0.5]")

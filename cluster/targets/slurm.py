@@ -12,7 +12,7 @@ from pydantic import Field
 
 from cluster.portable import refuse_secrets, spec_text
 from cluster.programs import run
-from cluster.targets.base import Handle, Line, Name, Options, State, Submission, Target, Variable, entrypoint, words
+from cluster.targets.base import MAX_CPUS, MAX_GPUS, MAX_NODES, Handle, Line, Name, Options, State, Submission, Target, Variable, entrypoint, words
 from core.frozen import FromList
 from search.spec import SearchSpec
 
@@ -52,9 +52,9 @@ class SlurmOptions(Options):
         env: variables that must be set where the job is submitted; Slurm hands them on.
     """
 
-    nodes: int = Field(default=1, ge=1)
-    gpus: int = Field(default=1, ge=0)
-    cpus: int | None = Field(default=None, ge=1)
+    nodes: int = Field(default=1, ge=1, le=MAX_NODES)
+    gpus: int = Field(default=1, ge=0, le=MAX_GPUS)
+    cpus: int | None = Field(default=None, ge=1, le=MAX_CPUS)
     memory: Memory | None = None
     time: Time = "08:00:00"
     partition: Name | None = None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from evaluation.detector import Detector
 
 MAX_SEEDS = 10_000
+MAX_DIGITS = 18  # of a seed: torch takes those below 2**63
 
 
 def generate(
@@ -122,6 +123,8 @@ def parse_seeds(text: str) -> list[int]:
     found: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        if match and max(map(len, filter(None, match.groups()))) > MAX_DIGITS:
+            raise ValueError(f"--seeds are below 10**{MAX_DIGITS}, got {part[:40].strip()}")
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if last < first:
             raise ValueError(f"--seeds is a list such as 0-7 or 1,5,20-29, got {text!r}")

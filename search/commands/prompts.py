@@ -7,6 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from search.commands.numbers import finite
+
 SHOWN = 10
 
 
@@ -34,6 +36,8 @@ def prompts(
             help="Write two files instead, NAME-validation and NAME-held_out, which share no combination of nouns; "
             "the held-out one gets this share (below 1) or number of the prompts.",
             metavar="SHARE|NUMBER",
+            max=1e9,
+            callback=finite,
         ),
     ] = None,
 ) -> None:
