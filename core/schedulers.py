@@ -17,6 +17,7 @@ from core.config import SamplerConfig
 from core.known_schedulers import MEMORY
 from core.points import StateValue
 
+
 def make_scheduler(
     base: Mapping[str, Any], config: SamplerConfig, *, image_tokens: int, device: torch.device | str = "cpu"
 ) -> Any:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.devices import usable_device
-from core.prompts import Entity, Prompt
 from core.hub import hub_trouble
+from core.prompts import Entity, Prompt
 from core.shapes.models import resolve_model
 from evaluation.pretrained import fingerprint_of
 from evaluation.template import indefinite_article

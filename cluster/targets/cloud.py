@@ -13,7 +13,20 @@ from pydantic import Field
 from cluster.launches import launches_folder
 from cluster.portable import portable, spec_text
 from cluster.programs import lines_of, run
-from cluster.targets.base import MAX_CPUS, MAX_GPUS, MAX_NODES, Handle, Image, Line, Name, Options, State, Submission, Target, entrypoint
+from cluster.targets.base import (
+    MAX_CPUS,
+    MAX_GPUS,
+    MAX_NODES,
+    Handle,
+    Image,
+    Line,
+    Name,
+    Options,
+    State,
+    Submission,
+    Target,
+    entrypoint,
+)
 from cluster.targets.cloud_nodes import PROVIDERS, node_types, provider_section
 from cluster.targets.ray_jobs import PHASES
 from cluster.yaml_text import yaml_text

@@ -8,7 +8,20 @@ from pydantic import Field
 
 from cluster.portable import portable, spec_text
 from cluster.programs import lines_of, require, run
-from cluster.targets.base import MAX_CPUS, MAX_GPUS, MAX_NODES, Folder, Handle, Image, Label, Options, State, Submission, Target, words
+from cluster.targets.base import (
+    MAX_CPUS,
+    MAX_GPUS,
+    MAX_NODES,
+    Folder,
+    Handle,
+    Image,
+    Label,
+    Options,
+    State,
+    Submission,
+    Target,
+    words,
+)
 from cluster.targets.rayjob import MOUNT, rayjob
 from cluster.yaml_text import yaml_text
 from core.frozen import FromList

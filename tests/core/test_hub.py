@@ -77,9 +77,7 @@ class Hub(BaseHTTPRequestHandler):
 def point_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the hub's library ask there, as it does with HF_ENDPOINT set when it is imported."""
     monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
-    )
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
 
 
 @pytest.fixture(autouse=True)
@@ -171,7 +169,9 @@ def test_a_hub_that_does_not_answer_is_not_asked_again_and_again(monkeypatch: py
         ("me/pickled", None, "has pickled weights alone, which can run code and are not loaded"),
     ],
 )
-def test_the_weights_that_are_there_are_named(model: str, variant: str | None, said: str | None, tmp_path: Path) -> None:
+def test_the_weights_that_are_there_are_named(
+    model: str, variant: str | None, said: str | None, tmp_path: Path
+) -> None:
     for file in FILES[model]:  # the same of a folder
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()

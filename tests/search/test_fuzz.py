@@ -3,97 +3,23 @@
 Every input is a good one spoilt: in its bytes, in its structure, or with one value put in the place of another.
 """
 
-import copy
 import json
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 import cluster.cli
-from core.config import IterRef, Refinement, SamplerConfig, StepConfig
+from core.config import StepConfig
 from evaluation.bounded_yaml import load_yaml
 from evaluation.prompt_io import load_prompt_set
 from search.cli import build_app, commands
 from search.prompt_parts import split_sets
 from search.spec_io import load_spec
 from tests.search.specs import plain
-
-SECONDS = 1.0
-"""Of this process's own work, so that a busy machine does not fail the test."""
-
-BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
-    f"{name}: &{name} [{','.join(['*' + before] * 10)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
-)
-EXTREME = [
-    *(float("inf"), float("-inf"), float("nan"), 1e308, -1e308, 1e400, -1, 0, 10**30, -(10**30), 2**63, 2**64, 10**400),
-    *(800_000, 1e9, 999_999_999, True, None, "", " ", "\0", "\ud800", "x" * 100_000, "1e999", "../../etc", "🦄"),
-    *([], {}, [[]], [None], [1] * 20_000, {"": 1}, {"a": {"b": {"c": 1}}}, ["x"] * 20_000, "2001-99-99", "${HOME}"),
-]
-
-
-def deep(levels: int, opening: str = "[", closing: str = "]") -> str:
-    return opening * levels + closing * levels
-
-
-def places(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The ways to everything in a plain value."""
-    if isinstance(value, dict | list):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield (*way, key)
-            yield from places(inner, (*way, key))
-
-
-def replaced(value: Any, way: tuple[Any, ...], other: Any) -> Any:
-    """A copy with what is at the end of the way replaced."""
-    changed = copy.deepcopy(value)
-    place = changed
-    for key in way[:-1]:
-        place = place[key]
-    place[way[-1]] = other
-    return changed
-
-
-def spoilt(content: bytes, generator: random.Random) -> bytes:
-    """A few bytes changed, left out or doubled."""
-    changed = bytearray(content)
-    for _ in range(generator.randint(1, 6)):
-        at = generator.randrange(len(changed))
-        kind = generator.randrange(4)
-        if kind == 0:
-            changed[at] = generator.randrange(256)
-        elif kind == 1:
-            del changed[at : at + generator.randint(1, 40)]
-        elif kind == 2:
-            changed[at:at] = generator.choice([b"{", b"[", b"&a ", b"*a", b"!!", b"\0", b": ", b"9" * 30, b"- ", b"\xff"])
-        else:
-            changed[at:at] = changed[at : at + 60]
-        changed = changed or bytearray(b" ")
-    return bytes(changed)
-
-
-def told(call: Any, *arguments: Any) -> str | None:
-    """What a call says against its arguments; None if it takes them. Any other error fails, and so does slowness."""
-    began = time.process_time()
-    try:
-        call(*arguments)
-        said = None
-    except ValueError as error:
-        said = str(error)
-    assert time.process_time() - began < SECONDS, arguments
-    assert said is None or (said.strip() and len(said) < 20_000), said
-    return said
-
-
-def in_yaml(value: Any) -> str:
-    return yaml.dump(value, Dumper=yaml.SafeDumper)
-
-
+from tests.search.spoiling import BOMB, CONFIG, EXTREME, SECONDS, deep, in_yaml, places, replaced, spoilt, told
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -177,22 +103,6 @@ def test_changes_by_set(seed: int) -> None:
         told(load_spec, "shapes-sd", [f"{key}={generator.choice(texts)}"])
 
 
-
-CONFIG = StepConfig(
-    model="keystep/shapes-sd",
-    sampler=SamplerConfig(
-        scheduler="DDPMScheduler",
-        scheduler_config={"steps_offset": 1},
-        num_inference_steps=4,
-        guidance_scale=1.5,
-        height=64,
-        width=64,
-    ),
-    refinement=Refinement(iterref=IterRef(step_index=1, iterations=2)),
-    timestep=501.0,
-)
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_step_configs(seed: int, tmp_path: Path) -> None:
     """25 with a value replaced and 25 with bytes spoilt."""
@@ -227,8 +137,6 @@ def test_limits_of_step_configs_are_stated(content: str, limit: str, tmp_path: P
     assert limit in str(told(StepConfig.load, path))
 
 
-
-
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".yaml"])
 def test_prompt_files(seed: int, suffix: str, tmp_path: Path) -> None:
@@ -249,8 +157,6 @@ def test_prompt_files(seed: int, suffix: str, tmp_path: Path) -> None:
             told(load_prompt_set, path)
     path.write_text(deep(100_000) if suffix != ".csv" else "prompt\n" + "x" * 300_000)
     assert told(load_prompt_set, path)
-
-
 
 
 @pytest.mark.parametrize(
@@ -278,76 +184,3 @@ def test_numbers_on_the_command_line(arguments: list[str], tmp_path: Path, monke
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
     assert result.exit_code == 2 and "Traceback" not in result.output, (result.output, result.exception)
     assert result.stderr.strip() and time.process_time() - began < 20 * SECONDS  # the first one imports
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A client of MLflow's own server application, with the model as it is registered."""
-    import mlflow.pyfunc
-    import mlflow.pyfunc.scoring_server as server
-    from fastapi.testclient import TestClient
-
-    from search import step_model
-
-    folder = tmp_path_factory.mktemp("served")
-    CONFIG.save(folder / "step_config.json")
-    untouched = server._decode_json_input  # pyright: ignore[reportPrivateUsage]
-    mlflow.pyfunc.save_model(
-        str(folder / "model"),
-        python_model=str(step_model.__file__),
-        artifacts={"step_config": str(folder / "step_config.json")},
-        pip_requirements=["mlflow"],
-    )
-    try:
-        yield TestClient(server.init(mlflow.pyfunc.load_model(str(folder / "model"))), raise_server_exceptions=False)
-    finally:
-        server._decode_json_input = untouched  # pyright: ignore[reportPrivateUsage]
-
-
-GOOD = {"inputs": [{"prompt": "a red circle and a blue star", "entities": "red circle, blue star", "seed": 0}]}
-
-
-def asked(client: Any, body: bytes) -> tuple[int, str]:
-    """Status and text of the answer, which must come at once unless a picture was drawn."""
-    began = time.process_time()
-    answer = client.post("/invocations", content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 200 or time.process_time() - began < SECONDS
-    return answer.status_code, answer.text
-
-
-@pytest.mark.parametrize(
-    ("body", "limit"),
-    [
-        (deep(100_000), "nested deeper than 32 levels"),
-        ('{"inputs": ' + deep(5000) + "}", "nested deeper than 32 levels"),
-        ('{"inputs": [{"prompt": ' + deep(300) + "}]}", "nested deeper than 32 levels"),
-        ('{"inputs": [{"seed": ' + "9" * 5000 + "}]}", "4300 digits"),
-        ('{"inputs": [{"seed": 1e999}]}', "no finite number"),
-        ('{"inputs": [{"seed": NaN}]}', "no finite number"),
-        ('{"inputs": [{"seed": 9999999999999999999999999}]}', "beyond 2**64"),
-        ('{"inputs": [' + "1," * 100_000 + "1]}", "holds more than 5,000 values"),
-        ('{"inputs": "' + "x" * 1_000_000 + '"}', "at most 1,000,000 are read"),
-        ("[]", "must be a mapping"),
-        ("", "is not JSON"),
-    ],
-    ids=lambda text: text[:30],
-)
-def test_limits_of_requests_are_stated(client: Any, body: str, limit: str) -> None:
-    status, text = asked(client, body.encode())
-    assert status == 400 and limit in text, text
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_requests(client: Any, seed: int) -> None:
-    """20 with a value replaced and 20 with bytes spoilt: refused with status 400, or a picture."""
-    generator = random.Random(500 + seed)
-    ways = list(places(GOOD))
-    statuses = []
-    for _ in range(20):
-        replacing = json.dumps(replaced(GOOD, generator.choice(ways), generator.choice(EXTREME))).encode()
-        for body in (replacing, spoilt(json.dumps(GOOD).encode(), generator)):
-            status, text = asked(client, body)
-            assert status in (200, 400), (body[:300], text[:300])
-            statuses.append(status)
-    assert statuses.count(400) >= 20
-    assert asked(client, json.dumps(GOOD).encode())[0] == 200

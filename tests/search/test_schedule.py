@@ -63,7 +63,9 @@ def test_the_paper_s_timesteps_are_steps_of_sd14(tmp_path: Path):
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"model\.id: .* is a folder without scheduler/scheduler_config\.json.*embedded model such as"):
+    with pytest.raises(
+        ValueError, match=r"model\.id: .* is a folder without scheduler/scheduler_config\.json.*embedded model such as"
+    ):
         timesteps_of(small_spec(model__id=str(tmp_path)))
     with pytest.raises(ValueError, match="no embedded model 'keystep/shapes-sd4'"):
         timesteps_of(small_spec(model__id="keystep/shapes-sd4"))
