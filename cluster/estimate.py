@@ -201,8 +201,8 @@ def _of_model(spec: SearchSpec) -> tuple[tuple[float, ...] | None, tuple[int, in
             raise
         reason = masked(str(error)).removeprefix("model.id: ").partition(". Give ")[0]
     note = (
-        f"{masked(spec.model.id)} could not be read here ({reason}), so these are taken for granted: one model step for each "
-        f"of sampler.num_inference_steps, latents of {LATENT_CHANNELS} channels"
+        f"{masked(spec.model.id)} could not be read here ({reason}), so these are taken for granted: one model step "
+        f"for each of sampler.num_inference_steps, latents of {LATENT_CHANNELS} channels"
     )
     shape = (LATENT_CHANNELS, spec.sampler.height // LATENT_PIXELS, spec.sampler.width // LATENT_PIXELS)
     return None, shape, (note,)

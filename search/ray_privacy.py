@@ -33,9 +33,9 @@ def keep_token_private() -> None:
 
 def keep_session_private() -> None:
     """Close the folder of the Ray that this process started: logs, and Ray Tune's copies of the spec, lie there."""
-    import ray
+    from ray._private import worker
 
-    node = ray._private.worker._global_node
+    node = worker._global_node
     if node is not None and node.head:
         _close(Path(node.get_session_dir_path()))
 

@@ -91,8 +91,8 @@ class SlurmOptions(Options):
         named = gpus_of(self.directive)
         if named is not None and (named != self.gpus or self.gpu_type is not None):
             raise ValueError(
-                f"directive: gres names {named} GPUs a node, and gpus is {self.gpus}: give both the same number, and no "
-                "gpu_type beside it"
+                f"directive: gres names {named} GPUs a node, and gpus is {self.gpus}: give both the same number, and "
+                "no gpu_type beside it"
             )
         return self
 

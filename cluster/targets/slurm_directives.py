@@ -25,7 +25,25 @@ OPTIONS = {
 """Directives that `keystep launch` has an option for."""
 
 OWN = frozenset(
-    ["array", "export-file", "gpus-per-task", "job-name", "no-requeue", "ntasks", "ntasks-per-core", "ntasks-per-gpu", "ntasks-per-node", "ntasks-per-socket", "open-mode", "output", "parsable", "requeue", "signal", "test-only", "wait", "wrap"]
+    {
+        "array",
+        "gpus-per-task",
+        "job-name",
+        "no-requeue",
+        "ntasks",
+        "ntasks-per-core",
+        "ntasks-per-gpu",
+        "ntasks-per-node",
+        "ntasks-per-socket",
+        "open-mode",
+        "output",
+        "parsable",
+        "requeue",
+        "signal",
+        "test-only",
+        "wait",
+        "wrap",
+    }
 )
 """Directives that the job depends on being as they are: one task a node, one log, back into the queue."""
 

@@ -1,4 +1,4 @@
-"""Commands that only print text import nothing that takes seconds, and mistakes of a spec are told before Ray starts."""
+"""Commands that only print text import nothing that takes seconds; mistakes of a spec are told before Ray starts."""
 
 import subprocess
 import sys
