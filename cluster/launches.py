@@ -1,10 +1,10 @@
 """Where searches were sent, as this user's machine remembers it: one JSON file a search."""
 
-import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+from core.bounded_json import read_json
 from core.frozen import FrozenModel
 from search.commands.output import write_json
 from search.stored_searches import LEAST_PREFIX
@@ -86,7 +86,7 @@ def launched(search_id: str) -> Launch | None:
 
 def _read(path: Path) -> Launch:
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = read_json(path)
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): remove it, and launch the search again") from None
     return Launch.from_plain(plain, str(path))

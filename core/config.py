@@ -1,22 +1,29 @@
 """The settings of a refinement, and StepConfig: the one file a search exports and production loads."""
 
-import inspect
 import os
 import uuid
-from functools import cache
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
-import diffusers
-import torch
 from pydantic import Field, JsonValue, field_validator, model_validator
 
+from core.bounded_json import read_json
 from core.evidence import Evidence
 from core.frozen import FloatPair, FromList, FrozenModel, did_you_mean
-from core.plain_text import load_json, read_text
+from core.known_schedulers import MEMORY, scheduler_arguments, scheduler_names
 from core.schedule import check_scheduler, check_timestep
 
+if TYPE_CHECKING:
+    import torch
+
 SCHEMA_VERSION = 1
+MAX_NUMBER = 1e12  # of weights and step sizes: beyond it sums in single precision are infinite
+MAX_ITERATIONS = 10_000
+MAX_SIDE = 8192  # pixels
+MAX_GUIDANCE = 1000.0
+MAX_TOKENS = 4096
+MAX_TRAIN_TIMESTEPS = 100_000
 
 
 def _check_schedule(schedule: tuple[float, float]) -> tuple[float, float]:
@@ -28,8 +35,8 @@ def _check_schedule(schedule: tuple[float, float]) -> tuple[float, float]:
 class LossWeights(FrozenModel):
     """Weight of each loss of ``core.losses`` in the combined one, ``(cn * CN + iou * IoU) / 2``."""
 
-    cn: float = Field(default=1.0, ge=0)
-    iou: float = Field(default=1.0, ge=0)
+    cn: float = Field(default=1.0, ge=0, le=MAX_NUMBER)
+    iou: float = Field(default=1.0, ge=0, le=MAX_NUMBER)
 
     @model_validator(mode="after")
     def _some_loss(self) -> Self:
@@ -51,8 +58,8 @@ class IterRef(FrozenModel):
     """
 
     step_index: int = Field(ge=0)
-    iterations: int = Field(default=50, ge=1)
-    step_size: float = Field(default=20.0, gt=0)
+    iterations: int = Field(default=50, ge=1, le=MAX_ITERATIONS)
+    step_size: float = Field(default=20.0, gt=0, le=MAX_NUMBER)
     schedule: FloatPair = (1.0, 1.0)
     optimizer: Literal["gd", "momentum", "adam"] = "gd"
     threshold: float | None = Field(default=None, ge=0)
@@ -71,7 +78,7 @@ class GSNg(FrozenModel):
 
     start: int = Field(default=0, ge=0)
     stop: int | None = Field(default=None, ge=1)
-    step_size: float = Field(default=20.0, gt=0)
+    step_size: float = Field(default=20.0, gt=0, le=MAX_NUMBER)
     schedule: FloatPair = (1.0, 1.0)
 
     _schedule = field_validator("schedule")(_check_schedule)
@@ -121,12 +128,6 @@ class Refinement(FrozenModel):
         raise ValueError("refinement has neither iterref nor gsng, so it has no step")
 
 
-@cache
-def scheduler_names() -> list[str]:
-    """The scheduler classes of the diffusers at hand."""
-    return sorted(name for name in dir(diffusers) if name.endswith("Scheduler"))
-
-
 class SamplerConfig(FrozenModel):
     """How images are sampled: what a step index means depends on all of it.
 
@@ -142,33 +143,37 @@ class SamplerConfig(FrozenModel):
     scheduler: str
     scheduler_config: dict[str, JsonValue] = Field(default_factory=dict)
     num_inference_steps: int = Field(ge=1, le=1000)
-    guidance_scale: float = Field(ge=1)
-    height: int = Field(ge=8, multiple_of=8)
-    width: int = Field(ge=8, multiple_of=8)
-    max_sequence_length: int | None = Field(default=None, ge=1)
+    guidance_scale: float = Field(ge=1, le=MAX_GUIDANCE)
+    height: int = Field(ge=8, le=MAX_SIDE, multiple_of=8)
+    width: int = Field(ge=8, le=MAX_SIDE, multiple_of=8)
+    max_sequence_length: int | None = Field(default=None, ge=1, le=MAX_TOKENS)
 
     @field_validator("scheduler")
     @classmethod
     def _known_scheduler(cls, name: str) -> str:
-        known = scheduler_names()
-        if name not in known:
+        if name not in scheduler_names():
             whole = f"{name}Scheduler"
             raise ValueError(
-                f"{name!r} is no scheduler of diffusers {diffusers.__version__}"
-                f"{did_you_mean(whole if whole in known else name, known)} (they are {', '.join(known)})"
+                f"{name!r} is no scheduler of diffusers {version('diffusers')}"
+                f"{did_you_mean(whole if whole in MEMORY else name, list(MEMORY))} (choose one of {', '.join(MEMORY)})"
             )
         return name
 
     @model_validator(mode="after")
     def _known_arguments(self) -> Self:
         if self.scheduler_config:
-            allowed = list(inspect.signature(getattr(diffusers, self.scheduler).__init__).parameters)[1:]
+            allowed = list(scheduler_arguments(self.scheduler))
             for name in self.scheduler_config:
                 if name not in allowed:
                     raise ValueError(
                         f"scheduler_config: {self.scheduler} takes no {name!r}{did_you_mean(name, allowed)} "
                         f"(it takes {', '.join(allowed)})"
                     )
+        trained = self.scheduler_config.get("num_train_timesteps", 1)
+        if not isinstance(trained, int) or not 1 <= trained <= MAX_TRAIN_TIMESTEPS:
+            raise ValueError(
+                f"scheduler_config: num_train_timesteps must be in 1..{MAX_TRAIN_TIMESTEPS:,}, got {trained!r:.40}"
+            )
         return self
 
 
@@ -229,8 +234,10 @@ class StepConfig(FrozenModel):
         return self
 
     @property
-    def torch_dtype(self) -> torch.dtype:
+    def torch_dtype(self) -> "torch.dtype":
         """``dtype`` as torch has it."""
+        import torch
+
         return cast(torch.dtype, getattr(torch, self.dtype))
 
     def check_schedule(self, scheduler: Any) -> None:
@@ -276,4 +283,4 @@ class StepConfig(FrozenModel):
             ValueError: it is not JSON, was written by another version, has unknown fields or impossible
                 values; names every field at fault.
         """
-        return cls.from_plain(load_json(read_text(Path(path)), os.fspath(path)), os.fspath(path))
+        return cls.from_plain(read_json(path), os.fspath(path))

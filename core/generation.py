@@ -12,6 +12,7 @@ from PIL import Image
 from core.backbones import backbone_for
 from core.config import StepConfig
 from core.dtypes import dtype_argument
+from core.hub import hub_trouble, weights_trouble
 from core.prompts import Prompt
 from core.sampling import Sampler
 from core.shapes.models import resolve_model
@@ -146,9 +147,16 @@ def load_pipeline(model: str | StepConfig, *, dtype: torch.dtype | None = None, 
 
 def _load(model: str, settings: dict[str, Any]) -> Any:
     place = resolve_model(model)
+    revision, variant = settings.get("revision"), settings.get("variant")
+    trouble = hub_trouble(place, revision=revision)
+    if trouble is not None:
+        raise OSError(f"{trouble}. An embedded model, such as keystep/shapes-sd, needs no hub")
     try:
         return DiffusionPipeline.from_pretrained(place, **settings)
     except (OSError, ValueError) as error:
+        reason = weights_trouble(place, revision=revision, variant=variant)
+        if reason is not None:
+            raise OSError(reason) from error
         reason = str(error).split(". ")[0].split(" (")[0]
         raise OSError(
             f"{model!r} cannot be loaded; give a hub id that can be reached from here, a folder that holds a diffusers "

@@ -1,12 +1,9 @@
-"""Text and JSON files as people's programs write them: read where their meaning is plain, else refused by name."""
+"""Text files as people's programs write them: read where their meaning is plain, else refused by name."""
 
 import codecs
-import json
 import logging
 import re
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -55,32 +52,6 @@ def decoded(content: bytes, path: str) -> str:
     if "\0" in text:
         raise ValueError(f"{path}, line {text[: text.index(chr(0))].count(chr(10)) + 1}: a zero byte: not a text file")
     return text
-
-
-def load_json(text: str, source: str) -> Any:
-    """The value in a JSON text; `source` is what errors call it.
-
-    Raises:
-        ValueError: it is not JSON, is nested too deep, or an object has a key twice.
-    """
-
-    twice: list[str] = []
-
-    def watched(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            twice.extend(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        return found
-
-    try:
-        value = json.loads(text, object_pairs_hook=watched)
-    except ValueError as error:
-        raise ValueError(f"{source} is not JSON: {error}") from None
-    except RecursionError:
-        raise ValueError(f"{source} is nested too deep to be read") from None
-    if twice:
-        raise ValueError(f"{source}: the key {twice[0]!r} stands twice in one object; leave one of them")
-    return value
 
 
 def _unmarked(content: bytes) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.devices import usable_device
+from core.hub import hub_trouble
 from core.prompts import Entity, Prompt
 from core.shapes.models import resolve_model
 from evaluation.pretrained import fingerprint_of
@@ -158,7 +159,11 @@ def _source(model: str, pretrained: str | None) -> str:
         return f"local-dir:{path}"
     if plain != model or resolve_model(plain) != plain:
         raise ValueError(f"no CLIP at {model!r}: there is no folder {path}")
-    if not model.startswith("hf-hub:"):
+    if model.startswith("hf-hub:"):
+        trouble = hub_trouble(model.removeprefix("hf-hub:"), file="open_clip_config.json")
+        if trouble is not None:
+            raise ValueError(f"no CLIP: {trouble}")
+    else:
         if model not in open_clip.list_models():
             raise ValueError(f"no CLIP {model!r}: neither a folder, nor hf-hub:..., nor an open_clip architecture")
         if pretrained is None:

@@ -26,9 +26,9 @@ def prompt_from_geneval(row: Mapping[str, object]) -> Prompt | None:
     entities = []
     for wanted in include:
         if not isinstance(wanted, dict) or not isinstance(wanted.get("class"), str):
-            raise ValueError(f"each object in 'include' needs 'class' (text), got {wanted!r}")
+            raise ValueError(f"each object in 'include' needs 'class' (text), got {wanted!r:.200}")
         if not isinstance(wanted.get("color"), str | None):
-            raise ValueError(f"'color' in 'include' must be text, got {wanted['color']!r}")
+            raise ValueError(f"'color' in 'include' must be text, got {wanted['color']!r:.200}")
         if wanted.get("count", 1) != 1 or wanted.get("position") is not None:
             return None
         noun = wanted["class"].strip()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from core.plain_text import load_json, read_text
+from core.bounded_json import parse_json, read_json
 from evaluation.file_names import file_stem, plain_stem, same_name
 from evaluation.geneval import is_geneval, prompt_from_geneval
 from evaluation.prompt_sets import PromptSet
@@ -30,17 +30,19 @@ class Placed(NamedTuple):
 
 def placed_by_map(path: Path, prompts: PromptSet) -> Iterator[Placed]:
     """The images that a JSON map lists. ValueError if it is no such map."""
-    listed = load_json(read_text(path), str(path))
+    listed = read_json(path)
     if not isinstance(listed, dict):
         raise ValueError(f'{path}: must be a map such as {{"a photo of a cat": ["cat.png", ...]}}')
     index_of = {prompt.text: index for index, prompt in enumerate(prompts.prompts)}
     for text, places in listed.items():
         numbered = places.items() if isinstance(places, dict) else enumerate(places) if isinstance(places, list) else ()
         if not numbered:
-            raise ValueError(f"{path}: {text!r} must have a list of files, or a map of number to file, got {places!r}")
+            raise ValueError(
+                f"{path}: {text!r} must have a list of files, or a map of number to file, got {places!r:.200}"
+            )
         for number, place in numbered:
             if not isinstance(place, str) or not str(number).isdecimal():
-                raise ValueError(f"{path}: {text!r}: expected a number and a file, got {number!r}: {place!r}")
+                raise ValueError(f"{path}: {text!r}: expected a number and a file, got {number!r:.100}: {place!r:.100}")
             yield Placed(str(path.parent / place), index_of.get(text.strip()), int(number))
 
 
@@ -109,7 +111,7 @@ def _geneval(
     index_of = {prompt.text: index for index, prompt in enumerate(prompts.prompts)}
     asked: dict[str, str | None] = {}
     for folder, place in described.items():
-        row = load_json(read(place), place)
+        row = parse_json(read(place), place)
         if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
             raise ValueError(f"{place}: expected GenEval's row with a prompt, got {row!r:.80}")
         text = row["prompt"].strip()

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from core.plain_text import load_json, read_text
+from core.bounded_json import parse_json
+from core.plain_text import read_text
 from evaluation.prompt_rows import EXAMPLE, Row, column_name
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
@@ -37,12 +38,12 @@ def _json_lines(text: str, path: Path) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             where = f"{path}, line {number}"
-            yield Row(where, _keys(load_json(line, where), where))
+            yield Row(where, _keys(parse_json(line, where), where))
 
 
 def _json(text: str, path: Path) -> Iterator[Row]:
     """A list of rows or of texts, or an object with such lists: {"animals": ["a cat and a dog", ...], ...}."""
-    value = load_json(text, str(path))
+    value = parse_json(text, str(path))
     lists = value if isinstance(value, dict) else {"": value}
     for name, items in lists.items():
         place = f"{path}, {name!r}" if name else str(path)

@@ -26,6 +26,7 @@ from evaluation.tiam_dataset import read_dataset, write_dataset
 
 logger = logging.getLogger(__name__)
 
+MAX_CHARACTERS = 4000  # of a prompt; no text encoder reads so many
 FORMATS = ".csv, .jsonl, a file named *metadata.jsonl (GenEval), or a folder (Hugging Face dataset)"
 READ = f"{', '.join(SUFFIXES)} or a folder (Hugging Face dataset)"
 
@@ -104,6 +105,8 @@ def check_prompt(prompt: Prompt) -> None:
     """Raises ValueError if the text is empty, names no entity, or lacks an entity."""
     if not prompt.text:
         raise ValueError("the prompt is empty")
+    if len(prompt.text) > MAX_CHARACTERS:
+        raise ValueError(f"the prompt has {len(prompt.text):,} characters; at most {MAX_CHARACTERS:,} are read")
     if not prompt.entities:
         raise ValueError(f"{prompt.text!r} names no entity; fill entity1")
     located_mentions(prompt)

@@ -72,7 +72,7 @@ def prompt_from_flat(row: Mapping[str, object], others: set[str]) -> Prompt:
                 others.add(column)
             continue
         if value is not None and not isinstance(value, str):
-            raise ValueError(f"{column} must be text, got {value!r}")
+            raise ValueError(f"{column} must be text, got {value!r:.200}")
         if match and value and value.strip():
             places = found["adj" if match[1] == "adj" else "entity"]
             if int(match[2]) in places:
@@ -95,9 +95,9 @@ def prompt_from_nested(row: Mapping[str, object], others: set[str]) -> Prompt:
         raise ValueError('a row is {"prompt": text, "entities": [{"noun": ..., "attribute": ...}, ...]}')
     for entity in entities:
         if not isinstance(entity, dict) or not isinstance(entity.get("noun"), str) or not entity["noun"].strip():
-            raise ValueError(f'an entity is {{"noun": text, "attribute": text or null}}, got {entity!r}')
+            raise ValueError(f'an entity is {{"noun": text, "attribute": text or null}}, got {entity!r:.200}')
         if entity.keys() - {"noun", "attribute"} or not isinstance(entity.get("attribute"), str | None):
-            raise ValueError(f'an entity is {{"noun": text, "attribute": text or null}}, got {entity!r}')
+            raise ValueError(f'an entity is {{"noun": text, "attribute": text or null}}, got {entity!r:.200}')
     return Prompt(
         str(row["prompt"]).strip(),
         tuple(Entity(item["noun"], item.get("attribute") or None) for item in entities),

@@ -5,12 +5,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from core.plain_text import read_text
 from core.prompts import Entity, Prompt
 from evaluation.assignments import Assignments
-from evaluation.yaml_text import UniqueKeyLoader
+from evaluation.bounded_yaml import load_yaml
 
 PLACEHOLDER = re.compile(r"\$(entity|object|adj|ind_ar)(\d*)(?![A-Za-z0-9_])")
 GENERATE = ("permutation", "combination", "ordered_combination")
@@ -99,10 +97,7 @@ def parse_template(text: str, *, folder: Path | None = None, source: str = "temp
     v1's `generate: permutation | combination | ordered_combination`, and `object` wherever `entity` stands.
     Raises ValueError that names the source, and the line where YAML knows it.
     """
-    try:
-        data = yaml.load(text, UniqueKeyLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{source}: not YAML: {error}") from error
+    data = load_yaml(text, source)
     if not isinstance(data, dict) or not isinstance(data.get("template"), str):
         raise ValueError(f"{source}: needs the key 'template' with a text such as 'a photo of $ind_ar1 $entity1'")
     data = {re.sub("^object", "entity", str(key)).replace("entitys", "entities"): data[key] for key in data}

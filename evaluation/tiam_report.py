@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.plain_text import load_json, read_text
+from core.bounded_json import read_json
 from core.prompts import Prompt
 from evaluation.file_names import file_stem, within_bytes
 from evaluation.tiam import CONFIDENCES, ImageScore
@@ -211,7 +211,7 @@ def _write(path: Path, table: Table) -> None:
 
 
 def _read(path: Path) -> Table:
-    table = load_json(read_text(path), str(path))
+    table = read_json(path)
     wanted = ["conf", "tiam", "n_class_detected", "tiam_per_seed", "prompt", "count_order"]
     missing = wanted if not isinstance(table, dict) else [name for name in wanted if name not in table]
     if missing:

@@ -21,6 +21,7 @@ from search.settings.journal import forget, sole_driver
 from search.settings.ledger import TrialRecord
 from search.settings.space import Space
 from search.spec import SearchSpec
+from search.spec_checks import check_spec
 from search.stored_searches import local_search_folder, search_folder, stored_result
 from search.tracking.tracker import Tracker
 from search.tracking.tune_tracking import TuneTracking
@@ -68,6 +69,7 @@ class _Search:
 
     def __init__(self, spec: SearchSpec, stream: TextIO | None):
         self.spec = spec
+        check_spec(spec)
         self.validation, self.held_out = make_parts(spec)
         self.view = _view(spec, stream)
         self.local = local_search_folder(spec)

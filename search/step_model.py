@@ -6,6 +6,8 @@ what a user got wrong comes back as status 400 with a sentence.
 
 import base64
 import io
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import mlflow
@@ -14,10 +16,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.bounded_json import parse_json, within_limits
 from core.entity_list import parse_entities
 from keystep import Prompt, StepConfig, generate, load_pipeline
 
 MAX_PICTURES = 64  # of one request, so that a single one cannot keep a server busy for hours
+MAX_BYTES = 1_000_000  # of one request
+MAX_VALUES = 5_000  # in it, names and numbers alike
 
 
 class PictureRequest(BaseModel):
@@ -52,6 +57,7 @@ class StepModel(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Read the config (JSON, checked) and load its pipeline; on the GPU where there is one."""
+        bound_requests()
         self.config = StepConfig.load(context.artifacts["step_config"])
         self.pipe = load_pipeline(self.config).to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -73,6 +79,43 @@ class StepModel(PythonModel):
         file = io.BytesIO()
         made.images[0].save(file, format="PNG")
         return Picture(png=base64.b64encode(file.getvalue()).decode(), seed=seed, refined=refine)
+
+
+def bound_requests() -> None:
+    """Have the server that runs in this process refuse with status 400 what is not JSON within our limits.
+
+    MLflow's server parses a request before the model sees it: one that is nested too deep, or has a number of
+    thousands of digits, ends with status 500 there. MLflow has no public setting for this; where its inside looks
+    otherwise than in MLflow 3.17, all stays as MLflow has it.
+    """
+    server: Any = sys.modules.get("mlflow.pyfunc.scoring_server")
+    decode: Callable[[Any], Any] | None = getattr(server, "_decode_json_input", None)
+    if decode is None or getattr(decode, "bounded", False):
+        return
+
+    def bounded(body: Any) -> Any:
+        return decode(request_of(body) if isinstance(body, str | bytes) else body)
+
+    bounded.bounded = True
+    server._decode_json_input = bounded
+
+
+def request_of(body: str | bytes) -> Any:
+    """The value in the body of a request.
+
+    Raises:
+        MlflowException: status 400: no JSON in UTF-8, no mapping, or beyond a limit, which it names.
+    """
+    try:
+        if len(body) > MAX_BYTES:
+            raise ValueError(f"the request has {len(body):,} bytes; at most {MAX_BYTES:,} are read")
+        text = body if isinstance(body, str) else body.decode("utf-8-sig")
+        value = within_limits(parse_json(text, "the request"), "the request", max_nodes=MAX_VALUES)
+        if not isinstance(value, dict):
+            raise ValueError('the request must be a mapping such as {"inputs": [{"prompt": ..., "entities": ...}]}')
+    except ValueError as error:
+        raise MlflowException.invalid_parameter_value(str(error)) from error
+    return value
 
 
 mlflow.models.set_model(StepModel())

@@ -19,6 +19,7 @@ from ray._private import ray_constants
 
 from search.instances import Part
 from search.pool import workers_that_fit
+from search.ray_privacy import keep_session_private, keep_token_private
 from search.settings.ask_pruner import AskPruner
 from search.settings.journal import open_journal
 from search.settings.ledger import TrialRecord
@@ -146,8 +147,10 @@ def start_ray(address: str | None = None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         if address == "local":
+            keep_token_private()
             with _on_loopback():
                 ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            keep_session_private()
             return
         try:
             _knock(address)

@@ -12,6 +12,7 @@ from pydantic import AfterValidator
 from core.frozen import FrozenModel
 from search.spec import SearchSpec
 
+MAX_NODES, MAX_GPUS, MAX_CPUS = 10_000, 1000, 10_000  # of machines, and of each
 Handle = dict[str, str]
 """What a target needs to find again what it submitted; kept as JSON. Never a secret."""
 

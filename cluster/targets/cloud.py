@@ -13,7 +13,20 @@ from pydantic import Field
 from cluster.launches import launches_folder
 from cluster.portable import portable, spec_text
 from cluster.programs import lines_of, run
-from cluster.targets.base import Handle, Image, Line, Name, Options, State, Submission, Target, entrypoint
+from cluster.targets.base import (
+    MAX_CPUS,
+    MAX_GPUS,
+    MAX_NODES,
+    Handle,
+    Image,
+    Line,
+    Name,
+    Options,
+    State,
+    Submission,
+    Target,
+    entrypoint,
+)
 from cluster.targets.cloud_nodes import PROVIDERS, node_types, provider_section
 from cluster.targets.ray_jobs import PHASES
 from cluster.yaml_text import yaml_text
@@ -53,13 +66,13 @@ class CloudOptions(Options):
     region: Name | None = None
     zone: Name | None = None
     project: Name | None = None
-    nodes: int = Field(default=4, ge=1)
-    gpus: int = Field(default=1, ge=0)
-    cpus: int = Field(default=8, ge=1)
+    nodes: int = Field(default=4, ge=1, le=MAX_NODES)
+    gpus: int = Field(default=1, ge=0, le=MAX_GPUS)
+    cpus: int = Field(default=8, ge=1, le=MAX_CPUS)
     worker_type: Name | None = None
     head_type: Name | None = None
     machine_image: Line | None = None
-    idle_minutes: int = Field(default=5, ge=1)
+    idle_minutes: int = Field(default=5, ge=1, le=10**6)
     setup: Annotated[tuple[Line, ...], FromList] = ()
 
 

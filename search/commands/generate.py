@@ -131,6 +131,8 @@ def parse_seeds(text: str) -> list[int]:
     found: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        if match and max(map(len, filter(None, match.groups()))) > len(str(LARGEST_SEED)):
+            raise ValueError(f"--seeds are at most {LARGEST_SEED:,}, got {part[:40].strip()}")
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if last < first:
             raise ValueError(f"--seeds is a list such as 0-7 or 1,5,20-29, got {text!r}")

@@ -12,6 +12,8 @@ from search.reporting.table import Table
 if TYPE_CHECKING:
     from evaluation.prompt_sets import PromptSet
 
+from search.commands.numbers import finite
+
 SHOWN = 10
 
 
@@ -39,6 +41,8 @@ def prompts(
             help="Write two files instead, NAME-validation and NAME-held_out, which share no combination of nouns; "
             "the held-out one gets this share (below 1) or number of the prompts.",
             metavar="SHARE|NUMBER",
+            max=1e9,
+            callback=finite,
         ),
     ] = None,
     find_entities: Annotated[

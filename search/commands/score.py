@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from search.commands.numbers import finite
+
 
 def score(
     images: Annotated[
@@ -66,11 +68,15 @@ def score(
     ] = None,
     images_per_prompt: Annotated[
         int | None,
-        typer.Option(help="Expect numbers 0 to this minus one. [default: every number any prompt has]", min=1),
+        typer.Option(
+            help="Expect numbers 0 to this minus one. [default: every number any prompt has]", min=1, max=100_000
+        ),
     ] = None,
     confidence: Annotated[
         float,
-        typer.Option(help="Least score of an instance. Higher ones are reported too.", min=0.0, max=1.0),
+        typer.Option(
+            help="Least score of an instance. Higher ones are reported too.", min=0.0, max=1.0, callback=finite
+        ),
     ] = 0.25,
     palette: Annotated[str, typer.Option(help="Colour names: tiam (comparable with published) or extended.")] = "tiam",
     superposed: Annotated[

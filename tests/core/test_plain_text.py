@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from core.bounded_json import parse_json
 from core.config import StepConfig
-from core.plain_text import load_json, read_text
+from core.plain_text import read_text
 
 TEXT = "a café,\r\nl\u2019été \u2013 a cat\r\n"
 
@@ -77,16 +78,16 @@ def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes, reason: str)
 
 def test_a_key_that_stands_twice() -> None:
     with pytest.raises(ValueError, match="x: the key 'b' stands twice in one object"):
-        load_json('{"a": [{"b": 1, "c": 2, "b": 1}]}', "x")
-    assert load_json('{"a": {"a": 1}, "b": [{"a": 1}, {"a": 1}]}', "x") == {"a": {"a": 1}, "b": [{"a": 1}, {"a": 1}]}
+        parse_json('{"a": [{"b": 1, "c": 2, "b": 1}]}', "x")
+    assert parse_json('{"a": {"a": 1}, "b": [{"a": 1}, {"a": 1}]}', "x") == {"a": {"a": 1}, "b": [{"a": 1}, {"a": 1}]}
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [("{", "x is not JSON: .*line 1"), ("[" * 200_000, "x is nested too deep")]
+    ("text", "reason"), [("{", "x is not JSON: .*line 1"), ("[" * 200_000, "x: nested deeper than")]
 )
 def test_no_json(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        load_json(text, "x")
+        parse_json(text, "x")
 
 
 def test_a_config_with_a_step_that_stands_twice(tmp_path: Path) -> None:

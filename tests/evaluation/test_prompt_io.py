@@ -102,7 +102,7 @@ JSONL_FAULTS = [
     ('{"prompt": "a cat", "entity1": "cat", "entity1": "dog"}', "line 1: the key 'entity1' stands twice"),
     ('{"prompt": "a cat", "entity1": "cat", "Entity 1": "dog"}', "line 1: the column 'entity1' stands twice"),
     ('{"prompt": "a cat", "entity1": "cat", "object1": "cat"}', "line 1: entity1 and object1 are two names for one"),
-    ("[" * 100_000, "line 1 is nested too deep"),
+    ("[" * 100_000, "line 1: nested deeper than"),
     ('{"prompt": "a cat", "entity1": 5}', "line 1: entity1 must be text, got 5"),
     (
         '{"prompt": "a cat", "entities": [{"noun": "cat"}]}\n\n{"prompt": "", "entities": []}',

@@ -18,7 +18,6 @@ from keystep import Entity, IterRef, LossWeights, Prompt, SamplerConfig, StepCon
 from search.cli import build_app
 from search.images.evaluator import Evaluator
 from search.instances import make_parts
-from search.settings.space import Space
 from search.spec_io import load_spec
 from search.tracking.tracker import Tracker
 from tests.search.found_search import stored
@@ -177,16 +176,15 @@ def test_a_step_beyond_the_schedule_of_a_config() -> None:
 
 
 def test_a_step_beyond_the_schedule_of_a_search() -> None:
-    spec = load_spec("shapes-sd", ["space.steps=[0, 12]"])
-    with pytest.raises(
-        ValueError, match=r"space\.steps\.1: step index 12 is outside the schedule: DDPMScheduler has steps 0\.\.11"
-    ):
-        Space(spec, tuple(float(timestep) for timestep in range(12)))
+    refused(
+        ["search", "--set", "space.steps=[0, 12]"],
+        "space.steps.1: step index 12 is outside the schedule: DDPMScheduler has steps 0..11",
+    )
 
 
 def test_a_model_that_is_not_there() -> None:
     changed("gone.json", "model", value="/nowhere/model")
-    said = ["'/nowhere/model' cannot be loaded; give a hub id that can be reached from here", "keystep/shapes-sd"]
+    said = ["'/nowhere/model' is neither a folder that is here nor a hub id, which is OWNER/NAME", "keystep/shapes-sd"]
     refused(["generate", TEXT, "--config", "gone.json", "--compare", "o.png"], *said)
     with pytest.raises(ValueError, match=r"model\.id: no embedded model 'keystep/shapes-sdd'; choose from keystep/"):
         Evaluator(load_spec("shapes-sd", ["model.id=keystep/shapes-sdd"]))
