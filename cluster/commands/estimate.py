@@ -130,5 +130,8 @@ def _numbers(text: str) -> list[int]:
     except ValueError:
         raise ValueError(f"--gpus is a list of numbers such as 1,8,64, got {text[:40]!r}") from None
     if counts[0] < 1 or counts[-1] > MAX_GPUS or len(counts) > MAX_ROWS:
-        raise ValueError(f"--gpus is a list of at most {MAX_ROWS} numbers in 1..{MAX_GPUS:,}, got {text[:40]!r}")
+        raise ValueError(
+            f"--gpus is a list of at most {MAX_ROWS} numbers, each at least 1 and at most {MAX_GPUS:,}, got "
+            f"{text[:40]!r}"
+        )
     return counts
