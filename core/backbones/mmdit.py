@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from core.backbones.base import Backbone
 from core.backbones.conditioning import Conditioning
 from core.backbones.decoding import decode_sd3, uncompiled
+from core.backbones.encoded import TokenRows
 from core.backbones.layers import choose_layers
 from core.backbones.text import TextGroup, text_columns, unique_texts
 from core.prompts import Prompt
@@ -37,18 +38,25 @@ class MMDiTBackbone(Backbone):
         self, prompts: Sequence[Prompt], *, negative_prompt: str = "", max_sequence_length: int | None = None
     ) -> Conditioning:
         texts, places = unique_texts(prompts)
-        embeds, negative_embeds, pooled, negative_pooled = self.pipe.encode_prompt(
-            prompt=texts,
-            prompt_2=None,
-            prompt_3=None,
-            negative_prompt=[negative_prompt] * len(texts),
-            do_classifier_free_guidance=True,
-            max_sequence_length=max_sequence_length or DEFAULT_T5_LENGTH,
-        )
-        width, clip_length = embeds.shape[1], self.pipe.tokenizer_max_length
-        groups = [TextGroup(self.pipe.tokenizer, clip_length)]
-        if self.pipe.text_encoder_3 is not None:
-            groups.append(TextGroup(self.pipe.tokenizer_3, width - clip_length, offset=clip_length))
+        pipe = self.pipe
+        encoders = [pipe.text_encoder, pipe.text_encoder_2]
+        if pipe.text_encoder_3 is not None:
+            encoders.append(pipe.text_encoder_3)
+        with TokenRows(*encoders) as seen:
+            embeds, negative_embeds, pooled, negative_pooled = pipe.encode_prompt(
+                prompt=texts,
+                prompt_2=None,
+                prompt_3=None,
+                negative_prompt=[negative_prompt] * len(texts),
+                do_classifier_free_guidance=True,
+                max_sequence_length=max_sequence_length or DEFAULT_T5_LENGTH,
+            )
+        width, clip_length = embeds.shape[1], pipe.tokenizer_max_length
+        twin = (pipe.tokenizer_2, seen.of(1, texts))
+        groups = [TextGroup(pipe.tokenizer, clip_length, seen.of(0, texts), twin=twin)]
+        if pipe.text_encoder_3 is not None:
+            t5_length = width - clip_length
+            groups.append(TextGroup(pipe.tokenizer_3, t5_length, seen.of(2, texts), offset=clip_length))
         return Conditioning(
             prompt_embeds=embeds[places],
             negative_prompt_embeds=negative_embeds[places],

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from core.backbones.base import Backbone
 from core.backbones.conditioning import Conditioning
 from core.backbones.decoding import decode_sd, decode_sdxl, uncompiled
+from core.backbones.encoded import TokenRows
 from core.backbones.layers import choose_layers
 from core.backbones.text import TextGroup, text_columns, unique_texts
 from core.config import AttentionChoice
@@ -61,24 +62,25 @@ class UNetBackbone(Backbone):
         texts, places = unique_texts(prompts)
         added, negative_added = {}, {}
         negatives = [negative_prompt] * len(texts) if negative_prompt else None
-        if self.is_xl:
-            embeds, negative_embeds, pooled, negative_pooled = self.pipe.encode_prompt(
-                prompt=texts, negative_prompt=negatives, do_classifier_free_guidance=True
-            )
-            added, negative_added = {"text_embeds": pooled[places]}, {"text_embeds": negative_pooled[places]}
-        else:
-            embeds, negative_embeds = self.pipe.encode_prompt(
-                prompt=texts,
-                device=None,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=True,
-                negative_prompt=negatives,
-            )
+        sides = self._text_sides()
+        with TokenRows(*(encoder for _, encoder in sides)) as seen:
+            if self.is_xl:
+                embeds, negative_embeds, pooled, negative_pooled = self.pipe.encode_prompt(
+                    prompt=texts, negative_prompt=negatives, do_classifier_free_guidance=True
+                )
+                added, negative_added = {"text_embeds": pooled[places]}, {"text_embeds": negative_pooled[places]}
+            else:
+                embeds, negative_embeds = self.pipe.encode_prompt(
+                    prompt=texts,
+                    device=self.pipe._execution_device,
+                    num_images_per_prompt=1,
+                    do_classifier_free_guidance=True,
+                    negative_prompt=negatives,
+                )
+        (tokenizer, rows), *others = ((tokenizer, seen.of(side, texts)) for side, (tokenizer, _) in enumerate(sides))
         width = embeds.shape[1]
-        tokenizer = self.pipe.tokenizer or self.pipe.tokenizer_2
-        columns = text_columns(
-            prompts, [TextGroup(tokenizer, width, keep_padding=self.keep_padding)], width, embeds.device
-        )
+        group = TextGroup(tokenizer, width, rows, keep_padding=self.keep_padding, twin=next(iter(others), None))
+        columns = text_columns(prompts, [group], width, embeds.device)
         return Conditioning(
             prompt_embeds=embeds[places],
             negative_prompt_embeds=negative_embeds[places],
@@ -86,6 +88,13 @@ class UNetBackbone(Backbone):
             negative_added=negative_added,
             **vars(columns),
         )
+
+    def _text_sides(self) -> list[tuple[Any, nn.Module]]:
+        """Tokenizer and text encoder, in the pipeline's order; their embeddings stand side by side in one row."""
+        sides = [(self.pipe.tokenizer, self.pipe.text_encoder)]
+        if self.is_xl:
+            sides.append((self.pipe.tokenizer_2, self.pipe.text_encoder_2))
+        return [(tokenizer, encoder) for tokenizer, encoder in sides if tokenizer is not None]
 
     def attention_layers(self, height: int, width: int) -> tuple[dict[str, nn.Module], tuple[int, int]]:
         factor = self.pipe.vae_scale_factor
