@@ -8,8 +8,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from core.backbones.base import Backbone
+from core.backbones.compiled import eagerly, uncompiled
 from core.backbones.conditioning import Conditioning
-from core.backbones.decoding import decode_sd3, uncompiled
+from core.backbones.decoding import decode_sd3
 from core.backbones.encoded import TokenRows
 from core.backbones.layers import choose_layers
 from core.backbones.text import TextGroup, text_columns, unique_texts
@@ -35,14 +36,19 @@ class MMDiTBackbone(Backbone):
 
     @torch.no_grad()
     def encode(
-        self, prompts: Sequence[Prompt], *, negative_prompt: str = "", max_sequence_length: int | None = None
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        negative_prompt: str = "",
+        max_sequence_length: int | None = None,
+        clip_skip: int | None = None,
     ) -> Conditioning:
         texts, places = unique_texts(prompts)
         pipe = self.pipe
         encoders = [pipe.text_encoder, pipe.text_encoder_2]
         if pipe.text_encoder_3 is not None:
             encoders.append(pipe.text_encoder_3)
-        with TokenRows(*encoders) as seen:
+        with TokenRows(*encoders) as seen, eagerly():
             embeds, negative_embeds, pooled, negative_pooled = pipe.encode_prompt(
                 prompt=texts,
                 prompt_2=None,
@@ -50,6 +56,7 @@ class MMDiTBackbone(Backbone):
                 negative_prompt=[negative_prompt] * len(texts),
                 do_classifier_free_guidance=True,
                 max_sequence_length=max_sequence_length or DEFAULT_T5_LENGTH,
+                clip_skip=clip_skip,
             )
         width, clip_length = embeds.shape[1], pipe.tokenizer_max_length
         twin = (pipe.tokenizer_2, seen.of(1, texts))

@@ -8,8 +8,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from core.backbones.base import Backbone
+from core.backbones.compiled import eagerly, uncompiled
 from core.backbones.conditioning import Conditioning
-from core.backbones.decoding import decode_sd, decode_sdxl, uncompiled
+from core.backbones.decoding import decode_sd, decode_sdxl
 from core.backbones.encoded import TokenRows
 from core.backbones.layers import choose_layers
 from core.backbones.text import TextGroup, text_columns, unique_texts
@@ -31,7 +32,7 @@ class UNetBackbone(Backbone):
 
     Raises:
         ValueError: a UNet that takes something else than text and latents: a distilled one with the guidance
-            scale as input, an inpainting one.
+            scale as input, an inpainting one, one with an IP-Adapter.
     """
 
     def __init__(self, pipe: Any, attention: AttentionChoice | None = None):
@@ -44,6 +45,11 @@ class UNetBackbone(Backbone):
                 f"this UNet takes {config.in_channels} channels and latents have "
                 f"{pipe.vae.config.latent_channels}: not a text-to-image model"
             )
+        if config.encoder_hid_dim_type is not None:
+            raise ValueError(
+                f"this UNet takes {config.encoder_hid_dim_type} beside the prompt (an IP-Adapter), which keystep does "
+                "not know of: call pipe.unload_ip_adapter()"
+            )
         self.keep_padding: bool = not config.use_linear_projection
         self.is_xl: bool = config.addition_embed_type == "text_time"
 
@@ -53,7 +59,12 @@ class UNetBackbone(Backbone):
 
     @torch.no_grad()
     def encode(
-        self, prompts: Sequence[Prompt], *, negative_prompt: str = "", max_sequence_length: int | None = None
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        negative_prompt: str = "",
+        max_sequence_length: int | None = None,
+        clip_skip: int | None = None,
     ) -> Conditioning:
         if max_sequence_length is not None:
             raise ValueError(
@@ -63,10 +74,13 @@ class UNetBackbone(Backbone):
         added, negative_added = {}, {}
         negatives = [negative_prompt] * len(texts) if negative_prompt else None
         sides = self._text_sides()
-        with TokenRows(*(encoder for _, encoder in sides)) as seen:
+        with TokenRows(*(encoder for _, encoder in sides)) as seen, eagerly():
             if self.is_xl:
                 embeds, negative_embeds, pooled, negative_pooled = self.pipe.encode_prompt(
-                    prompt=texts, negative_prompt=negatives, do_classifier_free_guidance=True
+                    prompt=texts,
+                    negative_prompt=negatives,
+                    do_classifier_free_guidance=True,
+                    clip_skip=clip_skip,
                 )
                 added, negative_added = {"text_embeds": pooled[places]}, {"text_embeds": negative_pooled[places]}
             else:
@@ -76,6 +90,7 @@ class UNetBackbone(Backbone):
                     num_images_per_prompt=1,
                     do_classifier_free_guidance=True,
                     negative_prompt=negatives,
+                    clip_skip=clip_skip,
                 )
         (tokenizer, rows), *others = ((tokenizer, seen.of(side, texts)) for side, (tokenizer, _) in enumerate(sides))
         width = embeds.shape[1]
