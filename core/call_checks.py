@@ -81,9 +81,23 @@ def check_timestep_now(scheduler: Any, step_index: int, timestep: float) -> None
         )
 
 
-def check_prompts(given: Tensor, conditioning: Conditioning) -> None:
-    """Refuses text embeddings (B, L, D) of other texts: a token that differs by more than rounding can explain."""
+def check_prompts(given: Tensor | None, conditioning: Conditioning) -> None:
+    """Refuses text embeddings of other texts: a token that differs by more than rounding can explain.
+
+    Args:
+        given: the call's, (B, L, D), or (2B, L, D) with the unconditional ones first.
+        conditioning: of the texts that are refined for.
+
+    Raises:
+        ValueError: other texts, or embeddings that the pipeline did not show.
+    """
+    if given is None:
+        raise ValueError(
+            "this pipeline does not show its callback the prompt_embeds: add "
+            "callback_on_step_end_tensor_inputs=refine.tensor_inputs to the call"
+        )
     ours = conditioning.prompt_embeds
+    given = given[-len(ours) :]
     same = given.shape == ours.shape
     if same:
         apart = (given.float() - ours.float()).norm(dim=-1)

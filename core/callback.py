@@ -149,7 +149,7 @@ class StepRefinement(PipelineCallback):
         """What the pipeline calls at the end of each step: refines the latents before the next one."""
         latents = callback_kwargs["latents"]
         if step_index == 0 or self._run is None:
-            self._begin(pipeline, latents, callback_kwargs["prompt_embeds"], float(timesteps))
+            self._begin(pipeline, latents, callback_kwargs.get("prompt_embeds"), float(timesteps))
         run = self._run
         assert run is not None
         if run.thread != threading.get_ident():
@@ -194,7 +194,7 @@ class StepRefinement(PipelineCallback):
         self._started = Started(called_denoiser(backbone.pipe), expected, refined.traces, clip_skip)
         return start
 
-    def _begin(self, pipe: Any, latents: Tensor, prompt_embeds: Tensor, timestep: float) -> None:
+    def _begin(self, pipe: Any, latents: Tensor, prompt_embeds: Tensor | None, timestep: float) -> None:
         """Checks the call that has just made its first step, and prepares for the others."""
         config = self.step_config
         started, self._started, self.traces = self._started, None, ()
@@ -206,7 +206,7 @@ class StepRefinement(PipelineCallback):
         refiner = StepRefiner(backbone, scheduler)
         clip_skip = getattr(pipe, "clip_skip", None)
         conditioning = self._encode(backbone, len(latents), clip_skip)
-        check_prompts(prompt_embeds[-len(latents) :], conditioning)
+        check_prompts(prompt_embeds, conditioning)
         if refiner.acts_at(0, config.refinement):
             if started is None or not started.seen:
                 raise ValueError(

@@ -82,8 +82,8 @@ def check_run(expected: Any, scheduler: Any, *, first: float, num_run: int | Non
     there = f"is timestep {run[step_index]:g}" if step_index < len(run) else f"is not run (it ends at {run[-1]:g})"
     raise ValueError(
         f"step index {step_index} was chosen for timestep {wanted[step_index]:g}, and in this call it {there}: the "
-        f"call starts at timestep {first:g}, the schedule at {wanted[0]:g}. Leave out what gives a call another schedule "
-        "(strength, timesteps, sigmas, denoising_start, denoising_end, mu), or select the step again for it"
+        f"call starts at timestep {first:g}, the schedule at {wanted[0]:g}. Leave out what gives a call another "
+        "schedule (strength, timesteps, sigmas, denoising_start, denoising_end, mu), or select the step again for it"
     )
 
 
