@@ -62,6 +62,12 @@ class Prompt:
     entities: tuple[Entity, ...]
 
     def __init__(self, text: str, entities: Sequence[Entity] = ()) -> None:
+        if not isinstance(text, str):
+            raise ValueError(f"the text of a prompt is a string, got {text!r}")
+        if isinstance(entities, str | Entity):
+            raise ValueError(
+                f"entities is a list, got {entities!r}: write [Entity('cat', 'red')], or parse_entities('red cat, dog')"
+            )
         for entity in entities:
             if not isinstance(entity, Entity):
                 raise ValueError(f"entities must be Entity values, got {entity!r}; Entity('cat', 'red') is one")

@@ -1,5 +1,6 @@
 """The tokens that a pipeline's text encoders are really given: it may change a text before it encodes it."""
 
+import threading
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -21,8 +22,10 @@ class TokenRows:
         self._encoders = encoders
         self._calls: list[list[Tensor]] = [[] for _ in encoders]
         self._handles: list[Any] = []
+        self._thread = 0
 
     def __enter__(self) -> Self:
+        self._thread = threading.get_ident()
         for number, encoder in enumerate(self._encoders):
 
             def look(
@@ -32,7 +35,7 @@ class TokenRows:
                 calls: list[Tensor] = self._calls[number],
             ) -> None:
                 ids = kwargs.get("input_ids", args[0] if args else None)
-                if isinstance(ids, Tensor):
+                if isinstance(ids, Tensor) and threading.get_ident() == self._thread:
                     calls.append(ids)
 
             self._handles.append(encoder.register_forward_pre_hook(look, with_kwargs=True))
