@@ -2,7 +2,8 @@
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from core.sampling import image_tokens
 from core.schedule import TOLERANCE, check_num_steps, check_run
 from core.schedulers import set_schedule
 from core.step_refiner import StepTrace
+
+ADAPTER_OPTIONS = ("cross_attention_kwargs", "joint_attention_kwargs")
 
 
 def check_call(config: StepConfig, pipe: Any, backbone: Backbone, latents: Tensor, timestep: float) -> Any:
@@ -81,8 +84,15 @@ def check_timestep_now(scheduler: Any, step_index: int, timestep: float) -> None
         )
 
 
-def check_prompts(given: Tensor | None, conditioning: Conditioning) -> None:
-    """Refuses text embeddings of other texts: a token that differs by more than rounding can explain.
+def call_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a pipeline's call goes to its denoiser, and scales adapters there; of its arguments or attributes."""
+    return {name: values[name] for name in ADAPTER_OPTIONS if values.get(name) is not None}
+
+
+def checked_prompts(given: Tensor | None, conditioning: Conditioning) -> Conditioning:
+    """The conditioning with the call's own text embeddings, which a scaled adapter may have changed a little.
+
+    Refused are those of other texts: a token that differs by more than rounding can explain.
 
     Args:
         given: the call's, (B, L, D), or (2B, L, D) with the unconditional ones first.
@@ -107,6 +117,7 @@ def check_prompts(given: Tensor | None, conditioning: Conditioning) -> None:
             "the pipeline was called with other prompts than StepRefinement has (or with embeddings, prompt_2, "
             "prompt_3 or a max_sequence_length of its own): give both the same texts in the same order"
         )
+    return replace(conditioning, prompt_embeds=given.to(ours.dtype))
 
 
 class Started:

@@ -14,7 +14,15 @@ from torch import Tensor
 from core.backbones import backbone_for
 from core.backbones.base import Backbone
 from core.backbones.conditioning import Conditioning
-from core.call_checks import Started, called_denoiser, check_call, check_prompts, check_timestep_now
+from core.call_checks import (
+    ADAPTER_OPTIONS,
+    Started,
+    call_options,
+    called_denoiser,
+    check_call,
+    check_timestep_now,
+    checked_prompts,
+)
 from core.config import StepConfig
 from core.identity import check_model
 from core.prompts import Prompt
@@ -80,7 +88,8 @@ class StepRefinement(PipelineCallback):
             seeds: one an image; the images of the first prompt come first.
             num_images_per_prompt: images of each prompt; None is as many as there are seeds for.
             more: what else the call shall have (`output_type`, `negative_prompt`, `clip_skip`, ...). It may also be
-                added to what comes back, `clip_skip` of a config that refines before step 0 excepted.
+                added to what comes back; `clip_skip` and `cross_attention_kwargs` belong here if the config refines
+                before step 0, which is done at once.
 
         Returns:
             Keyword arguments. One prompt is a string, as stock calls want it beside a `negative_prompt`.
@@ -113,6 +122,7 @@ class StepRefinement(PipelineCallback):
         if sampler.max_sequence_length is not None:
             arguments["max_sequence_length"] = sampler.max_sequence_length
         backbone, refiner = self._ready(pipe)
+        backbone.call_options = call_options(more)
         if refiner.acts_at(0, self.step_config.refinement):
             arguments["latents"] = self._start(
                 backbone, refiner, generators, num_images_per_prompt, more.get("clip_skip")
@@ -203,10 +213,11 @@ class StepRefinement(PipelineCallback):
         backbone = backbone_for(pipe, config.refinement.attention)
         check_model(config, backbone)
         scheduler = check_call(config, pipe, backbone, latents, timestep)
+        backbone.call_options = call_options({name: getattr(pipe, name, None) for name in ADAPTER_OPTIONS})
         refiner = StepRefiner(backbone, scheduler)
         clip_skip = getattr(pipe, "clip_skip", None)
         conditioning = self._encode(backbone, len(latents), clip_skip)
-        check_prompts(prompt_embeds, conditioning)
+        conditioning = checked_prompts(prompt_embeds, conditioning)
         if refiner.acts_at(0, config.refinement):
             if started is None or not started.seen:
                 raise ValueError(

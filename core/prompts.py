@@ -151,9 +151,9 @@ def locate_entities(
         )
     if not prompt.entities:
         return ()
-    if row is None:
-        row = tokenizer(prompt.text, max_length=max_length, padding="max_length", truncation=True)["input_ids"]
-    encoded = _as_encoded(prompt, tokenizer, row)
+    own = {"max_length": max_length, "padding": "max_length", "truncation": True}
+    given: Sequence[int] = tokenizer(prompt.text, **own)["input_ids"] if row is None else row
+    encoded = _as_encoded(prompt, tokenizer, given)
     prompt, whole = encoded.prompt, encoded.whole
     mentions = assign_mentions([(entity.noun, entity.attribute) for entity in prompt.entities], prompt.text)
     located = []

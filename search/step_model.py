@@ -85,7 +85,8 @@ class StepModel(PythonModel):
     def _picture(self, number: int, request: PictureRequest) -> Picture:
         seed, refine = request.seed or 0, request.refine is not False
         try:
-            entities = parse_entities(request.entities) if (request.entities or "").strip() else ()
+            named = (request.entities or "").strip()
+            entities = parse_entities(named) if named else ()
             made = generate(self.pipe, Prompt(request.prompt, entities), self.config, [seed], refine=refine)
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(f"request {number}: {error}") from error

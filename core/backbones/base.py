@@ -25,11 +25,16 @@ class Backbone(ABC):
     Args:
         pipe: the pipeline; its modules are used where they are and in the dtype they have.
         attention: which attention layers the maps come from.
+
+    Attributes:
+        call_options: further named arguments of every call of the denoiser, such as the pipeline's
+            `cross_attention_kwargs`, which scale adapters.
     """
 
     def __init__(self, pipe: Any, attention: AttentionChoice | None = None):
         self.pipe = pipe
         self.attention = attention or AttentionChoice()
+        self.call_options: Mapping[str, Any] = {}
 
     @property
     @abstractmethod

@@ -91,6 +91,7 @@ class MMDiTBackbone(Backbone):
             encoder_hidden_states=embeds,
             return_dict=False,
             **added,
+            **self.call_options,
         )
         return prediction[0].to(model_input.dtype)
 

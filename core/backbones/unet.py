@@ -131,6 +131,7 @@ class UNetBackbone(Backbone):
             encoder_hidden_states=embeds,
             added_cond_kwargs=conditions or None,
             return_dict=False,
+            **self.call_options,
         )
         return prediction[0].to(model_input.dtype)
 

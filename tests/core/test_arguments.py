@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from core.backbones import backbone_for
+from core.call_checks import called_denoiser
 from core.callback import StepRefinement
 from core.config import GSNg, IterRef, Refinement
 from core.generation import generate
@@ -87,6 +88,25 @@ def test_clip_skip_is_what_the_refinement_sees_too(model: str) -> None:
         pipe(**refine.arguments(pipe, [0]), clip_skip=1)
     pipe(**refine.arguments(pipe, [0], clip_skip=1), output_type="latent")
     assert [trace.step_index for trace in refine.traces] == [0, 1]
+
+
+@pytest.mark.parametrize("model", ["sd", "sd3"])
+def test_the_scale_of_adapters_reaches_every_call_of_the_denoiser(model: str) -> None:
+    config = step_config(model, scheduler_of(model), Refinement(gsng=GSNg(start=0, stop=3)))
+    pipe = ready_pipe(model, config)
+    name = "joint_attention_kwargs" if model == "sd3" else "cross_attention_kwargs"
+    # Stock SD reads "scale" with peft alone; what it does not know it passes on.
+    options = {"scale": 0.5} if model == "sd3" else {"note": 1}
+    seen: list[Any] = []
+    handle = called_denoiser(pipe).register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs.get(name)), with_kwargs=True
+    )
+    refine = StepRefinement(config, PROMPTS[0])
+    try:
+        pipe(**refine.arguments(pipe, [0], **{name: options}), output_type="latent")
+    finally:
+        handle.remove()
+    assert len(seen) == 4 + 3 and all(given is not None for given in seen)
 
 
 def test_an_ip_adapter_is_refused_with_its_remedy() -> None:
