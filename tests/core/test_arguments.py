@@ -96,14 +96,15 @@ def test_the_scale_of_adapters_reaches_every_call_of_the_denoiser(model: str) ->
     pipe = ready_pipe(model, config)
     name = "joint_attention_kwargs" if model == "sd3" else "cross_attention_kwargs"
     # Stock SD reads "scale" with peft alone; what it does not know it passes on.
-    options = {"scale": 0.5} if model == "sd3" else {"note": 1}
+    options: Any = {"scale": 0.5} if model == "sd3" else {"note": 1}
+    more: dict[str, Any] = {name: options}
     seen: list[Any] = []
     handle = called_denoiser(pipe).register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(kwargs.get(name)), with_kwargs=True
     )
     refine = StepRefinement(config, PROMPTS[0])
     try:
-        pipe(**refine.arguments(pipe, [0], **{name: options}), output_type="latent")
+        pipe(**refine.arguments(pipe, [0], **more), output_type="latent")
     finally:
         handle.remove()
     assert len(seen) == 4 + 3 and all(given is not None for given in seen)
