@@ -1,5 +1,6 @@
 """Reading text-to-image attention out of a running denoiser, and leaving it as it was."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -48,6 +49,7 @@ class AttentionCapture:
         self._probabilities: dict[str, Tensor] = {}
         self._handles: list[Any] = []
         self._trainable: list[nn.Parameter] = []
+        self._thread = 0
 
     def __enter__(self) -> Self:
         if self._denoiser in _captured_now:
@@ -58,6 +60,7 @@ class AttentionCapture:
                 "call disable_gradient_checkpointing() on it"
             )
         _captured_now.add(self._denoiser)
+        self._thread = threading.get_ident()
         self._trainable = [weight for weight in self._denoiser.parameters() if weight.requires_grad]
         for weight in self._trainable:
             weight.requires_grad_(False)
@@ -106,8 +109,8 @@ class AttentionCapture:
     def _recorder(self, name: str, role: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def record(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
             outputs = self._outputs.get(name)
-            if outputs is None:
-                return
+            if outputs is None or threading.get_ident() != self._thread:
+                return  # another thread calls the same denoiser
             outputs[role] = output
             if len(outputs) == len(self._taps[name]):
                 self._probabilities[name] = self._read(name, self._outputs.pop(name))

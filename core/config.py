@@ -1,7 +1,6 @@
 """The settings of a refinement, and StepConfig: the one file a search exports and production loads."""
 
 import os
-import uuid
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
@@ -12,7 +11,8 @@ from core.bounded_json import read_json
 from core.evidence import Evidence
 from core.frozen import FloatPair, FromList, FrozenModel, did_you_mean
 from core.known_schedulers import MEMORY, scheduler_arguments, scheduler_names
-from core.schedule import check_scheduler, check_timestep
+from core.schedule import check_num_steps, check_scheduler, check_timestep
+from core.whole_files import write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -127,6 +127,11 @@ class Refinement(FrozenModel):
             return self.gsng.start
         raise ValueError("refinement has neither iterref nor gsng, so it has no step")
 
+    def steps(self, num_steps: int) -> list[int]:
+        """Every step index at which latents are refined in a sampling of ``num_steps`` steps, `key_step` first."""
+        shifted = [] if self.gsng is None else list(self.gsng.step_range(num_steps))
+        return list(dict.fromkeys([self.key_step, *shifted]))
+
 
 class SamplerConfig(FrozenModel):
     """How images are sampled: what a step index means depends on all of it.
@@ -183,6 +188,8 @@ class StepConfig(FrozenModel):
     Args:
         model: id or path, as ``from_pretrained`` takes it.
         revision: of the model; None is the newest.
+        variant: of the weight files, such as fp16; None is the files without one.
+        family: of the model, as `core.backbones.families.family_of` names it; None if it is not known.
         dtype: of the weights.
         sampler: how to sample.
         refinement: what to do to the latents on the way.
@@ -194,6 +201,8 @@ class StepConfig(FrozenModel):
     schema_version: Literal[1] = SCHEMA_VERSION
     model: str = Field(min_length=1)
     revision: str | None = Field(default=None, min_length=1)
+    variant: str | None = Field(default=None, min_length=1)
+    family: str | None = Field(default=None, min_length=1)
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     sampler: SamplerConfig
     refinement: Refinement
@@ -240,6 +249,14 @@ class StepConfig(FrozenModel):
 
         return cast(torch.dtype, getattr(torch, self.dtype))
 
+    def check_scheduler(self, scheduler: Any) -> None:
+        """Refuse a scheduler of another class or with other arguments than ``sampler`` names, whatever its schedule.
+
+        Raises:
+            ValueError: says what is there and how to set the right one.
+        """
+        check_scheduler(scheduler, self.sampler.scheduler, self.sampler.scheduler_config)
+
     def check_schedule(self, scheduler: Any) -> None:
         """Refuse a scheduler on which the step index does not mean what it meant when it was chosen.
 
@@ -250,8 +267,8 @@ class StepConfig(FrozenModel):
             ValueError: another class or arguments than ``sampler`` names, another number of steps, or another
                 timestep at the step index.
         """
-        sampler = self.sampler
-        check_scheduler(scheduler, sampler.scheduler, sampler.scheduler_config, sampler.num_inference_steps)
+        self.check_scheduler(scheduler)
+        check_num_steps(scheduler, self.sampler.num_inference_steps)
         if self.timestep is not None:
             check_timestep(scheduler, self.refinement.key_step, self.timestep)
 
@@ -262,17 +279,7 @@ class StepConfig(FrozenModel):
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the file, whole or not at all, and return its path."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Not tempfile's: its files are for their owner's eyes alone, and others have to read this one.
-        draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-        try:
-            draft.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            os.replace(draft, path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-        return path
+        return write_whole(path, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

@@ -166,7 +166,8 @@ class SearchSpec(FrozenModel):
         if self.search.pruner != "paired":
             unused |= {"alpha"}
         return {
-            "model": [located(model.id), model.revision, model.dtype],
+            # Specs without a variant keep the id that they had before there were variants.
+            "model": [located(model.id), model.revision, model.dtype, *([model.variant] if model.variant else [])],
             "sampler": self.sampler.model_dump(mode="json"),
             "validation": [[prompts.hash for prompts in validation], prompts.seeds],
             "held_out": [[prompts.hash for prompts in held_out], prompts.held_out_seeds],

@@ -25,12 +25,14 @@ class ModelSpec(FrozenModel):
     Args:
         id: a hub id, a folder, or an embedded model (keystep/shapes-sd, keystep/shapes-sd3).
         revision: branch, tag or commit of a hub model; null is the newest.
+        variant: of its weight files: fp16 for *.fp16.safetensors; null is the files without one.
         dtype: of the weights: float32, float16 or bfloat16.
         device: where it runs; null is CUDA where there is one, else the CPU.
     """
 
     id: Text
     revision: Text | None = None
+    variant: Text | None = None
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     device: Text | None = None
 

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from core.attention import AttentionCapture
+from core.backbones.compiled import eagerly
 from core.backbones.conditioning import Conditioning, EntityMaps
 from core.config import AttentionChoice
 from core.entity_maps import entity_attention
@@ -24,11 +25,16 @@ class Backbone(ABC):
     Args:
         pipe: the pipeline; its modules are used where they are and in the dtype they have.
         attention: which attention layers the maps come from.
+
+    Attributes:
+        call_options: further named arguments of every call of the denoiser, such as the pipeline's
+            `cross_attention_kwargs`, which scale adapters.
     """
 
     def __init__(self, pipe: Any, attention: AttentionChoice | None = None):
         self.pipe = pipe
         self.attention = attention or AttentionChoice()
+        self.call_options: Mapping[str, Any] = {}
 
     @property
     @abstractmethod
@@ -37,7 +43,12 @@ class Backbone(ABC):
 
     @abstractmethod
     def encode(
-        self, prompts: Sequence[Prompt], *, negative_prompt: str = "", max_sequence_length: int | None = None
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        negative_prompt: str = "",
+        max_sequence_length: int | None = None,
+        clip_skip: int | None = None,
     ) -> Conditioning:
         """Both branches of the prompts, embedded by the pipeline's own ``encode_prompt``.
 
@@ -45,6 +56,7 @@ class Backbone(ABC):
             prompts: one a sample; equal ones are embedded once.
             negative_prompt: of every sample's unconditional branch; "" is none, as in the pipeline.
             max_sequence_length: of T5; None is the pipeline's default.
+            clip_skip: layers of CLIP left out at its end, as the pipeline's call has it; None is its default.
 
         Raises:
             ValueError: no prompts, an entity that is not in its prompt or is cut off, or a length of T5 for a
@@ -128,7 +140,7 @@ class Backbone(ABC):
         _check_batch(model_input, conditioning)
         layers, grid = self.attention_layers(*model_input.shape[-2:])
         columns = conditioning.columns
-        with AttentionCapture(self.denoiser, layers, columns) as capture:
+        with AttentionCapture(self.denoiser, layers, columns) as capture, eagerly():
             probabilities = capture.run(
                 lambda: self.predict(model_input, timestep, conditioning.prompt_embeds, conditioning.added)
             )

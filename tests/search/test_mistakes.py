@@ -190,6 +190,40 @@ def test_a_model_that_is_not_there() -> None:
         Evaluator(load_spec("shapes-sd", ["model.id=keystep/shapes-sdd"]))
 
 
+def test_weights_that_are_pickled_or_of_a_variant_only(place: Path) -> None:
+    weights = place / "model" / "vae"
+    weights.mkdir(parents=True)
+    (place / "model" / "model_index.json").write_text(json.dumps({"vae": ["diffusers", "AutoencoderKL"]}))
+    changed("mine.json", "model", value=str(place / "model"))
+    (weights / "diffusion_pytorch_model.bin").touch()
+    said = ["weights in vae are pickled (diffusion_pytorch_model.bin)", "keystep reads safetensors alone"]
+    refused(["generate", TEXT, "--config", "mine.json", "--compare", "o.png"], *said)
+    with pytest.raises(ValueError, match=r"model\.id: .* are pickled"):
+        Evaluator(load_spec("shapes-sd", [f"model.id={place / 'model'}"]))
+    (weights / "diffusion_pytorch_model.fp16.safetensors").touch()
+    said = [
+        "vae has weights of variant fp16 only",
+        'name it: variant="fp16" of load_pipeline and StepConfig',
+        "model.var",
+    ]
+    refused(["generate", TEXT, "--config", "mine.json", "--compare", "o.png"], *said)
+
+
+def test_text_in_the_place_of_a_prompt() -> None:
+    with pytest.raises(ValueError, match="names the entities that have to be in the picture, and str 'a photo of"):
+        StepRefinement(CONFIG, TEXT)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"got 3: write seeds=\[3\]"):
+        StepRefinement(CONFIG, Prompt(TEXT)).arguments(None, 3)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_config_of_another_family() -> None:
+    pipe = load_pipeline("keystep/shapes-sd3")
+    with pytest.raises(
+        ValueError, match=r"a Stable Diffusion 1\.x model, and this pipeline is a Stable Diffusion 3\.5 one"
+    ):
+        StepRefinement(CONFIG, Prompt(TEXT)).arguments(pipe, [0])
+
+
 def test_a_gpu_that_is_not_there() -> None:
     refused(
         ["generate", TEXT, "--compare", "o.png", "--device", "cuda:99"],
