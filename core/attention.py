@@ -123,9 +123,10 @@ class AttentionCapture:
         else:
             missed = [name for name in self._layers if name not in self._probabilities]
             raise ValueError(
-                f"the denoiser ran to its end without the attention of {', '.join(missed)} ({self._processor(missed[0])}):"
-                " its processor does not call torch's scaled_dot_product_attention (call set_default_attn_processor() on "
-                "the denoiser), or the layer is compiled (use it uncompiled), or it does not run"
+                f"the denoiser ran to its end without the attention of {', '.join(missed)}: the processor "
+                f"({self._processor(missed[0])}) does not call torch's scaled_dot_product_attention (call "
+                "set_default_attn_processor() on the denoiser), or the layer is compiled (use it uncompiled), or it "
+                "does not run"
             )
         finally:
             self._running_in = None
@@ -149,8 +150,9 @@ class AttentionCapture:
             return call.run()
         if self._wants_gradient and not (torch.is_grad_enabled() and call.query.requires_grad):
             raise ValueError(
-                f"no gradient reaches the queries of {name} ({self._processor(name)}), so that nothing could be refined: "
-                "its processor or something before it detaches them, or runs under torch.no_grad() or inference_mode()"
+                f"no gradient reaches the queries of {name}, so that nothing could be refined: its processor "
+                f"({self._processor(name)}) or something before it detaches them, or runs under torch.no_grad() or "
+                "inference_mode()"
             )
         last = len(self._probabilities) + 1 == len(self._layers)
         probabilities, output = call.read(self._places, self._columns, with_output=not last)

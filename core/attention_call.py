@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from core.probabilities import Columns, head_sum_probabilities, head_sum_shares, pick
@@ -97,16 +98,21 @@ class AttentionCall:
         """By the model's own call, with more columns in query, key and value."""
         width = self.query.shape[-1]
         extra = EXTRA_WIDTH.get(self.query.device.type, 8)
+        query, key = (
+            torch.cat([tensor, tensor.new_zeros(*tensor.shape[:-1], extra)], dim=-1)
+            for tensor in (self.query, self.key)
+        )
         value = torch.cat([self.value, self._indicator(spans, extra)], dim=-1)
-        query, key = pad(self.query, (0, extra)), pad(self.key, (0, extra))
-        output = replace(self, query=query, key=key, value=value, scale=self._scale).run()
-        # The padded query, since autograd keeps that one anyway.
-        probabilities = self._by_mass(query[:, :, rows, :width], output[:, :, rows, width], rows, spans)
-        return probabilities, output[..., :width]
+        wide = replace(self, query=query, key=key, value=value, scale=self._scale)
+        output, sums = wide.run().split((width, extra), dim=-1)
+        (mass,) = _sections(sums[..., 0], [(rows.start, rows.stop)])
+        # The widened query and key, whose further columns are 0, since autograd keeps those anyway.
+        (query,) = _sections(query, [(rows.start, rows.stop)])
+        return wide._by_mass(query, mass, rows, spans), output
 
     def _read_alone(self, rows: slice, spans: Columns) -> Tensor:
         """By a call of the image queries that gives nothing else."""
-        query = self.query[:, :, rows]
+        (query,) = _sections(self.query, [(rows.start, rows.stop)])
         mask = self.attn_mask if self.attn_mask is None else self._rows_of(self.attn_mask, rows)
         value = self._indicator(spans, query.shape[-1])
         output = replace(self, query=query, value=value, attn_mask=mask).run()
@@ -120,7 +126,7 @@ class AttentionCall:
         return indicator
 
     def _by_mass(self, query: Tensor, mass: Tensor, rows: slice, spans: Columns) -> Tensor:
-        key = torch.cat([self.key[:, :, first:last] for first, last in spans], dim=2)
+        key = torch.cat(_sections(self.key, spans), dim=2)
         mask = self._mask(rows)
         mask = mask if mask is None or mask.shape[-1] == 1 else pick(mask, spans)
         return head_sum_shares(query, self._shared(key), mass, self._scale, mask)
@@ -142,6 +148,13 @@ class AttentionCall:
     def _rows_of(self, mask: Tensor, rows: slice) -> Tensor:
         mask = mask[(None,) * (4 - mask.ndim)]
         return mask[:, :, rows] if mask.shape[2] > 1 else mask
+
+
+def _sections(tensor: Float[Tensor, "batch heads tokens *width"], spans: Columns) -> list[Tensor]:
+    """The tokens of each span; by one split, whose gradient is one copy, where slices fill a whole tensor each."""
+    edges = [0, *(edge for span in spans for edge in span), tensor.shape[2]]
+    sizes = [after - before for before, after in pairwise(edges)]
+    return list(tensor.split(sizes, dim=2)[1::2])
 
 
 class AttentionWatch(TorchFunctionMode):

@@ -4,7 +4,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from types import SimpleNamespace
@@ -150,32 +150,25 @@ def _columns_apart(backbone: Backbone, latents: Tensor, conditioning: Conditioni
 
 
 class _Left(Exception):
-    """Leaves the denoiser's forward."""
+    """Leaves the denoiser's forward, with what the last layer's attention gave."""
 
 
 def _bare(backbone: Backbone, latents: Tensor, conditioning: Conditioning) -> None:
-    """Forward to the last captured layer's queries and keys, and backward from their sum: no attention is read."""
+    """Forward through the last captured layer's attention, and backward from the sum of what it gives."""
     layers, _ = backbone.attention_layers(*latents.shape[-2:])
-    last = list(layers.values())[-1]
-    projections = [last.to_q, last.to_k]
-    if getattr(last, "add_k_proj", None) is not None:
-        projections.append(last.add_k_proj)
-    outputs: list[Tensor] = []
 
-    def keep(_module: object, _inputs: object, output: Tensor) -> None:
-        outputs.append(output)
-        if len(outputs) == len(projections):
-            raise _Left
+    def leave(_module: object, inputs: tuple[Tensor]) -> None:
+        raise _Left(inputs[0])
 
-    handles = [module.register_forward_hook(keep) for module in projections]
+    handle = list(layers.values())[-1].to_out[0].register_forward_pre_hook(leave)
     backbone.denoiser.requires_grad_(False)
     leaf = latents.clone().requires_grad_(True)
-    with suppress(_Left):
+    try:
         backbone.predict(leaf, TIMESTEP, conditioning.prompt_embeds, conditioning.added)
-    torch.autograd.grad(torch.stack([output.sum() for output in outputs]).sum(), leaf)
+    except _Left as left:
+        torch.autograd.grad(left.args[0].sum(), leaf)
     backbone.denoiser.requires_grad_(True)
-    for handle in handles:
-        handle.remove()
+    handle.remove()
 
 
 def _whole_matrices(backbone: Backbone, latents: Tensor, conditioning: Conditioning) -> None:
