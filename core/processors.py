@@ -58,7 +58,11 @@ def refuse_cut_gradients(denoiser: nn.Module, wanted: bool) -> Iterator[None]:
     for name, module in denoiser.named_modules() if wanted else ():
         processor = vars(module).get("processor") or module._modules.get("processor")
         if processor is not None and not type(processor).__module__.startswith("diffusers."):
-            handles.append(module.register_forward_hook(_checker(name, type(processor).__name__)))
+            kind, queries = type(processor).__name__, module._modules.get("to_q")
+            handles.append(module.register_forward_hook(_checker(name, kind), with_kwargs=True))
+            # Of joint attention the text could still bring a gradient in, when the image's queries have none.
+            if queries is not None:
+                handles.append(queries.register_forward_hook(_checker(name, kind, always=True)))
     try:
         yield
     finally:
@@ -66,14 +70,21 @@ def refuse_cut_gradients(denoiser: nn.Module, wanted: bool) -> Iterator[None]:
             handle.remove()
 
 
-def _checker(name: str, processor: str) -> Callable[[nn.Module, Any, Any], None]:
-    def check(_module: nn.Module, inputs: Any, output: Any) -> None:
-        outputs = output if isinstance(output, tuple) else (output,)
-        takes = any(isinstance(given, Tensor) and given.requires_grad for given in inputs)
-        if takes and not any(isinstance(made, Tensor) and made.requires_grad for made in outputs):
+def _checker(name: str, processor: str, always: bool = False) -> Callable[..., None]:
+    """A hook that refuses outputs without a gradient, of inputs with one or ``always``."""
+
+    def check(_module: nn.Module, inputs: Any, *kwargs_and_output: Any) -> None:
+        *kwargs, output = kwargs_and_output
+        given = [*inputs, *(value for values in kwargs for value in values.values())]
+        made = output if isinstance(output, tuple) else (output,)
+        if (always or any(map(_has_gradient, given))) and not any(map(_has_gradient, made)):
             raise ValueError(
-                f"the attention processor of {name} ({processor}) cuts the gradient: it detaches its output, or runs "
+                f"the attention processor of {name} ({processor}) cuts the gradient: it detaches tensors, or runs "
                 "under torch.no_grad() or inference_mode(); refinement needs the gradient of every layer"
             )
 
     return check
+
+
+def _has_gradient(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
