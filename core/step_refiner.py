@@ -10,6 +10,7 @@ from core.backbones import backbone_for
 from core.backbones.base import Backbone
 from core.backbones.conditioning import Conditioning
 from core.config import Refinement
+from core.inference import outside_inference
 from core.losses import combined_loss
 from core.refine import RefineTrace, guidance_shift, iterative_refinement
 from core.schedulers import placed_at, scale_model_input
@@ -144,6 +145,8 @@ class StepRefiner:
     ) -> Callable[[Tensor, Sequence[int]], Tensor]:
         """Loss (n,) of the latents (n, C, h, w) of the samples `rows` before this step, differentiable."""
         scheduler = placed_at(self.scheduler, step_index)
+        for name, value in vars(scheduler).items():
+            setattr(scheduler, name, outside_inference(value))
         timestep = scheduler.timesteps[step_index]
         choice = refinement.attention.model_dump_json()
         if choice not in self._backbones:

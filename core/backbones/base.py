@@ -10,10 +10,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from core.attention import AttentionCapture
+from core.attention_call import TokenPlaces
 from core.backbones.compiled import eagerly
 from core.backbones.conditioning import Conditioning, EntityMaps
 from core.config import AttentionChoice
 from core.entity_maps import entity_attention
+from core.inference import outside_inference
 from core.prompts import Prompt
 
 __all__ = ["Backbone", "Conditioning", "EntityMaps"]
@@ -70,6 +72,13 @@ class Backbone(ABC):
         Raises:
             ValueError: the attention choice names what the model has not; says what it has.
         """
+
+    def token_places(self, height: int, width: int) -> TokenPlaces:
+        """Where image queries of a grid (height, width) and text keys stand among a captured layer's tokens.
+
+        Here those of cross attention: all queries are the image's, all keys are the text's.
+        """
+        return TokenPlaces(height * width)
 
     @abstractmethod
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
@@ -140,9 +149,13 @@ class Backbone(ABC):
         _check_batch(model_input, conditioning)
         layers, grid = self.attention_layers(*model_input.shape[-2:])
         columns = conditioning.columns
-        with AttentionCapture(self.denoiser, layers, columns) as capture, eagerly():
+        places = self.token_places(*grid)
+        conditioning = conditioning.outside_inference()
+        timestep = outside_inference(timestep)
+        with AttentionCapture(self.denoiser, layers, columns, places) as capture, eagerly():
             probabilities = capture.run(
-                lambda: self.predict(model_input, timestep, conditioning.prompt_embeds, conditioning.added)
+                lambda: self.predict(model_input, timestep, conditioning.prompt_embeds, conditioning.added),
+                gradient_of=model_input,
             )
         kept = torch.cat([conditioning.kept[..., first:last] for first, last in columns], dim=-1)
         weights = [conditioning.entity_weights[..., first:last] for first, last in columns]

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from core.attention_call import TokenPlaces
 from core.backbones.base import Backbone
 from core.backbones.compiled import eagerly, uncompiled
 from core.backbones.conditioning import Conditioning
@@ -81,6 +82,9 @@ class MMDiTBackbone(Backbone):
             for number, block in enumerate(denoiser.transformer_blocks)
         }
         return choose_layers(blocks, self.attention, grid)
+
+    def token_places(self, height: int, width: int) -> TokenPlaces:
+        return TokenPlaces(height * width, first_text=height * width)
 
     def predict(
         self, model_input: Tensor, timestep: Tensor | float, embeds: Tensor, added: Mapping[str, Tensor]
