@@ -1,7 +1,6 @@
 """The settings of a refinement, and StepConfig: the one file a search exports and production loads."""
 
 import inspect
-import json
 import os
 import uuid
 from functools import cache
@@ -15,6 +14,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 from core.evidence import Evidence
 from core.frozen import FloatPair, FromList, FrozenModel, did_you_mean
 from core.schedule import check_scheduler, check_timestep
+from core.seals import NAME, SealBroken, open_seal, seal
 
 SCHEMA_VERSION = 1
 
@@ -254,13 +254,13 @@ class StepConfig(FrozenModel):
         return cls.model_json_schema()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the file, whole or not at all, and return its path."""
+        """Write the file, whole or not at all, sealed with its checksum (the key `sha256`), and return its path."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not tempfile's: its files are for their owner's eyes alone, and others have to read this one.
         draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
         try:
-            draft.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            draft.write_text(seal(self.model_dump_json(indent=2)), encoding="utf-8")
             os.replace(draft, path)
         except BaseException:
             draft.unlink(missing_ok=True)
@@ -273,11 +273,16 @@ class StepConfig(FrozenModel):
 
         Raises:
             FileNotFoundError: there is none.
-            ValueError: it is not JSON, was written by another version, has unknown fields or impossible
-                values; names every field at fault.
+            ValueError: it is not JSON, was changed since it was saved, was written by another version, has unknown
+                fields or impossible values; names every field at fault.
         """
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            data = open_seal(Path(path).read_bytes()).value
+        except SealBroken as error:
+            raise ValueError(
+                f"{os.fspath(path)} is damaged: {error}. Export it again; if you changed it yourself, take its key "
+                f"{NAME!r} out"
+            ) from None
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)} is not JSON: {error}") from None
         return cls.from_plain(data, os.fspath(path))

@@ -58,7 +58,8 @@ class ImageMetrics:
         wanted = {"caption_similarity": captioner is not None, "aesthetics": aesthetics is not None}
         self.names = tuple(name for name in METRICS if wanted.get(name, True))
         identity = "-".join(model["fingerprint"] for model in self.models.values())
-        self._cache = LineCache(Path(folder) / f"metrics-{hashlib.sha256(identity.encode()).hexdigest()[:16]}", "pair")
+        place = Path(folder) / f"metrics-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+        self._cache = LineCache(place, "pair", self._check)
 
     def measure(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> dict[str, NDArray[np.float64]]:
         """(N,) values of each metric of `names`, of N images, each with its own prompt.
@@ -79,6 +80,11 @@ class ImageMetrics:
                 self._cache.put(key, values)
         lines = [self._cache.get(key) for key in keys]
         return {name: np.array([line[name] for line in lines if line is not None], float) for name in self.names}
+
+    def _check(self, line: Mapping[str, Any]) -> None:
+        """ValueError for a measurement of an older version that is none."""
+        if not all(np.isfinite(line[name]) for name in self.names):
+            raise ValueError(f"a metric is no number in {line!r}")
 
     def _measured(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
         features = self._clip.image_features(images)

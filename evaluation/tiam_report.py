@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from core.prompts import Prompt
 from evaluation.tiam import CONFIDENCES, ImageScore
+from evaluation.tiam_checks import check_sums, impossible_value, write_sums
 
 Table = dict[str, dict[str, Any]]
 
@@ -119,6 +120,8 @@ def aggregate_tables(tables: Iterable[Table]) -> dict[str, Table]:
 def write_tables(scores: Iterable[PromptScore], folder: str | os.PathLike[str]) -> dict[str, Table]:
     """Write `tiam_score_per_prompt/<prompt>.json` and the aggregates into a folder, as TIAMv2 does.
 
+    The checksums of the per-prompt files stand beside their folder, as `sha256sum --check SHA256SUMS` reads them.
+
     Returns:
         The aggregates, by file name.
 
@@ -134,6 +137,7 @@ def write_tables(scores: Iterable[PromptScore], folder: str | os.PathLike[str]) 
             raise ValueError(f"prompt {score.prompt!r} comes twice; collect all its images before writing")
         tables[name] = prompt_table(score)
         _write(per_prompt / name, tables[name])
+    write_sums(per_prompt, tables)
     aggregates = aggregate_tables(tables.values())
     for name, table in aggregates.items():
         _write(Path(folder) / name, table)
@@ -144,11 +148,13 @@ def read_tables(folder: str | os.PathLike[str]) -> list[Table]:
     """The per-prompt files of a folder, ours or TIAMv2's.
 
     Raises:
-        ValueError: if there are none, or one is not in the layout; the message names the file.
+        ValueError: if there are none, one is not in the layout, has values that no score can have, or is not the one
+            that was written; the message names the file.
     """
     paths = sorted(Path(folder).glob("*.json"))
     if not paths:
         raise ValueError(f"no per-prompt JSON files in {folder}")
+    check_sums(Path(folder))
     return [_read(path) for path in paths]
 
 
@@ -210,8 +216,8 @@ def _write(path: Path, table: Table) -> None:
 
 def _read(path: Path) -> Table:
     try:
-        table = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     wanted = ["conf", "tiam", "n_class_detected", "tiam_per_seed", "prompt", "count_order"]
     missing = wanted if not isinstance(table, dict) else [name for name in wanted if name not in table]
@@ -221,4 +227,7 @@ def _read(path: Path) -> Table:
     ragged = [name for name, column in table.items() if not isinstance(column, dict) or set(column) != rows]
     if ragged or "0" not in rows:
         raise ValueError(f"{path} is not a per-prompt TIAMv2 file: rows are missing in {', '.join(ragged) or 'conf'}")
+    impossible = impossible_value(table)
+    if impossible:
+        raise ValueError(f"{path} is damaged, or not a per-prompt TIAMv2 file: {impossible}")
     return table

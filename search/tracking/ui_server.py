@@ -20,6 +20,7 @@ from pathlib import Path
 
 from search.secrets import MASK, masked
 from search.tracking.runs_view import runs_page
+from search.tracking.spool import FILE_NAME, first_event
 from search.tracking.tracking_uri import DEFAULT_URI, absolute_uri, health_page, sqlite_file
 
 HOST = "127.0.0.1"
@@ -143,14 +144,14 @@ def newest_experiment(address: str) -> str:
 
 def _tracked_in(storage: Path) -> str:
     """The store of the newest search that a storage folder holds."""
-    journals = sorted(storage.glob("searches/*/tracking/spool.jsonl"), key=lambda path: path.stat().st_mtime)
-    if not journals:
+    journals = sorted(storage.glob(f"searches/*/tracking/{FILE_NAME}"), key=lambda path: path.stat().st_mtime)
+    opened = [event for event in (first_event(path.parent) for path in journals) if event is not None]
+    if not opened:
         raise ValueError(
             f"{storage} holds no tracked search: give the folder that the search's storage.path names, "
             "or the store with --uri"
         )
-    with journals[-1].open(encoding="utf-8") as file:
-        uri = json.loads(file.readline())["data"]["uri"]
+    uri = str(opened[-1].data.get("uri", ""))
     if MASK in uri:
         raise ValueError(f"the newest search in {storage} is tracked in {uri}, whose password is not kept: give --uri")
     return uri
