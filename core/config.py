@@ -284,5 +284,5 @@ class StepConfig(FrozenModel):
                 f"{NAME!r} out"
             ) from None
         except ValueError as error:
-            raise ValueError(f"{os.fspath(path)} is not JSON: {error}") from None
+            raise ValueError(f"{os.fspath(path)} is not JSON: {error}; export it again") from None
         return cls.from_plain(data, os.fspath(path))

@@ -65,8 +65,9 @@ def open_seal(content: bytes) -> Opened:
         raise ValueError("its brackets are nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, got {type(value).__name__}")
-    if tail is not None:
-        del value[NAME]
+    if tail is None and NAME in value:
+        raise SealBroken("its checksum is damaged")
+    value.pop(NAME, None)
     return Opened(value, tail is not None)
 
 

@@ -59,7 +59,7 @@ class ImageMetrics:
         self.names = tuple(name for name in METRICS if wanted.get(name, True))
         identity = "-".join(model["fingerprint"] for model in self.models.values())
         place = Path(folder) / f"metrics-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-        self._cache = LineCache(place, "pair", self._check)
+        self._cache = LineCache(place, "pair", lambda line: check_measurement(line, self.names))
 
     def measure(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> dict[str, NDArray[np.float64]]:
         """(N,) values of each metric of `names`, of N images, each with its own prompt.
@@ -81,11 +81,6 @@ class ImageMetrics:
         lines = [self._cache.get(key) for key in keys]
         return {name: np.array([line[name] for line in lines if line is not None], float) for name in self.names}
 
-    def _check(self, line: Mapping[str, Any]) -> None:
-        """ValueError for a measurement of an older version that is none."""
-        if not all(np.isfinite(line[name]) for name in self.names):
-            raise ValueError(f"a metric is no number in {line!r}")
-
     def _measured(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
         features = self._clip.image_features(images)
         scores = self._clip.scores_of(features, prompts)
@@ -97,6 +92,16 @@ class ImageMetrics:
         if self._aesthetics is not None:
             columns = {**columns, "aesthetics": self._aesthetics.scores(features).tolist()}
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def check_measurement(line: Mapping[str, Any], names: Sequence[str]) -> None:
+    """A line of the cache without a checksum.
+
+    Raises:
+        KeyError, TypeError, ValueError: it has not all of the metrics `names`, or holds what no measurement does.
+    """
+    if not line.keys() <= {"pair", "caption", *METRICS} or not all(np.isfinite(line[name]) for name in names):
+        raise ValueError(f"not a measurement: {line!r}")
 
 
 def _key(image: Image.Image, prompt: Prompt) -> str:

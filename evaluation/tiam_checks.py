@@ -1,6 +1,6 @@
 """Whether per-prompt TIAMv2 files are what was written, and hold what scores can be.
 
-The layout is TIAMv2's own and has no place for a checksum, so those of files that keystep wrote stand beside their folder.
+The layout is TIAMv2's own and has no place for a checksum: those of what keystep wrote stand beside the folder.
 """
 
 import hashlib
