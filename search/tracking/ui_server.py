@@ -21,7 +21,7 @@ from pathlib import Path
 from search.secrets import MASK, masked
 from search.tracking.runs_view import runs_page
 from search.tracking.spool import FILE_NAME, first_event
-from search.tracking.tracking_uri import DEFAULT_URI, absolute_uri, health_page, sqlite_file
+from search.tracking.tracking_uri import health_page, named_uri, sqlite_file
 
 HOST = "127.0.0.1"
 START_SECONDS = 300.0  # the first start makes the tables; on a busy machine that takes minutes
@@ -54,7 +54,7 @@ def find_store(storage: Path | None = None, uri: str | None = None) -> str:
         raise ValueError("give --storage or --uri, not both: each names a store")
     if storage is not None:
         uri = _tracked_in(storage)
-    found = absolute_uri(uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+    found = named_uri(uri)
     file = sqlite_file(found)
     if file is not None and not file.exists():
         raise ValueError(
