@@ -19,6 +19,7 @@ from ray._private import ray_constants
 
 from search.instances import Part
 from search.pool import workers_that_fit
+from search.ray_sessions import own_session
 from search.settings.ask_pruner import AskPruner
 from search.settings.journal import open_journal
 from search.settings.ledger import TrialRecord
@@ -147,7 +148,8 @@ def start_ray(address: str | None = None) -> None:
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         if address == "local":
             with _on_loopback():
-                ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+                started = ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            own_session(started.address_info["session_dir"])
             return
         try:
             _knock(address)
