@@ -76,7 +76,7 @@ def _unlike(table: Mapping[str, Mapping[str, Any]], column: str, row: str) -> st
     if not isinstance(images, dict) or not images or not all(map(_share, images.values())):
         return f"{column}_per_seed in row {row} must have a number from 0 to 1 for each image"
     mean = sum(images.values()) / len(images)
-    if not _share(value) or abs(value - mean) > TOLERANCE:
+    if value is None or not _share(value) or abs(value - mean) > TOLERANCE:
         return f"{column} in row {row} is {value!r}, and its images' mean is {mean:g}"
     return ""
 

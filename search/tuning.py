@@ -149,7 +149,7 @@ def start_ray(address: str | None = None) -> None:
         if address == "local":
             with _on_loopback():
                 started = ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-            own_session(started.address_info["session_dir"])
+            own_session(started["session_dir"])
             return
         try:
             _knock(address)

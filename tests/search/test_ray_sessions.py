@@ -42,6 +42,7 @@ def start(folder: Path, how: str) -> int:
     return subprocess.run([sys.executable, "-c", SCRIPT, how], env=environment, cwd=Path.cwd(), check=False).returncode
 
 
+@pytest.mark.slow
 def test_a_session_goes_with_its_process_and_those_of_killed_ones_with_the_next(short_folder: Path) -> None:
     theirs = short_folder / "ray" / "session_2026-01-01_00-00-00_000000_1"
     theirs.mkdir(parents=True)
