@@ -148,7 +148,9 @@ def start_ray(address: str | None = None) -> None:
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         if address == "local":
             with _on_loopback():
-                started = ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+                started: Any = ray.init(
+                    address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+                )
             own_session(started["session_dir"])
             return
         try:
