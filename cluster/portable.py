@@ -8,11 +8,11 @@ from evaluation.prompt_sets import STANDARD_SETS
 from search.secrets import masked
 from search.spec import SearchSpec
 from search.spec_io import spec_yaml
-from search.tracking.tracking_uri import DEFAULT_URI, sqlite_file
+from search.tracking.tracking_uri import DEFAULT_URI, VARIABLE, sqlite_file
 
 EXAMPLE = "/shared/keystep"
 ADVICE = {
-    "tracking.uri": "--set tracking.uri= and the address in MLFLOW_TRACKING_URI, there",
+    "tracking.uri": "leave it out and set MLFLOW_TRACKING_URI, there",
     "model.id": "give the id alone, and set HF_TOKEN there",
     "detector.id": "give the id alone, and set HF_TOKEN there",
     "metrics.clip": "give the id alone, and set HF_TOKEN there",
@@ -69,6 +69,12 @@ def portable(spec: SearchSpec, *, shipped: Path | None = None) -> SearchSpec:
     sets = tuple(_prompt_file(name, shipped) for name in spec.prompts.sets)
     anchored = spec.anchored()
     return anchored.model_copy(update={"prompts": spec.prompts.model_copy(update={"sets": sets})})
+
+
+def variables_needed(spec: SearchSpec) -> tuple[str, ...]:
+    """Environment variables that must be set on machines whose working directory is lost with them: else the search
+    would be tracked in a file there."""
+    return (VARIABLE,) if spec.tracking.enabled and spec.tracking.uri is None else ()
 
 
 def spec_text(spec: SearchSpec) -> str:

@@ -11,7 +11,9 @@ from core.bounded_json import read_json
 from core.evidence import Evidence
 from core.frozen import FloatPair, FromList, FrozenModel, did_you_mean
 from core.known_schedulers import MEMORY, scheduler_arguments, scheduler_names
+from core.plain_text import read_text
 from core.schedule import check_num_steps, check_scheduler, check_timestep
+from core.seals import NAME, SealBroken, open_seal, seal
 from core.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -278,8 +280,8 @@ class StepConfig(FrozenModel):
         return cls.model_json_schema()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the file, whole or not at all, and return its path."""
-        return write_whole(path, self.model_dump_json(indent=2) + "\n")
+        """Write the file, whole or not at all, sealed with its checksum (the key `sha256`), and return its path."""
+        return write_whole(path, seal(self.model_dump_json(indent=2) + "\n"))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -287,7 +289,16 @@ class StepConfig(FrozenModel):
 
         Raises:
             FileNotFoundError: there is none.
-            ValueError: it is not JSON, was written by another version, has unknown fields or impossible
-                values; names every field at fault.
+            ValueError: it is not JSON, was changed since it was saved, was written by another version, has unknown
+                fields or impossible values; names every field at fault.
         """
-        return cls.from_plain(read_json(path), os.fspath(path))
+        path = Path(path)
+        read_json(path)  # which tells limits, and keys that stand twice
+        try:
+            data = open_seal(read_text(path).encode()).value
+        except SealBroken as error:
+            raise ValueError(
+                f"{os.fspath(path)} is damaged: {error}. Export it again; if you changed it yourself, take its key "
+                f"{NAME!r} out"
+            ) from None
+        return cls.from_plain(data, os.fspath(path))

@@ -33,7 +33,7 @@ class DetectionCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str], fingerprint: str) -> None:
-        self._lines = LineCache(Path(folder) / fingerprint, "image")
+        self._lines = LineCache(Path(folder) / fingerprint, "image", Detections.from_json)
 
     def __len__(self) -> int:
         return len(self._lines)

@@ -11,7 +11,7 @@ from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
 
 from core.config import Refinement
 from search.failures import WorkFailed, in_a_line
-from search.images.evaluator import DEFAULT_EVALUATOR, BlockEvaluator, evaluator_for
+from search.images.evaluator import DEFAULT_EVALUATOR, BlockEvaluator, evaluator_for, notices_of
 from search.images.outcomes import Outcome, setting_id
 from search.instances import Instance
 from search.spec import ResourcesSpec, SearchSpec
@@ -31,12 +31,14 @@ class BlockDone:
         outcomes: by instance number.
         computed: numbers of those that were not known before.
         worker: process id, on the machine of the worker.
+        notices: what the worker has to tell the user, such as damage that it met in stored files.
     """
 
     refinement: Refinement | None
     outcomes: dict[int, Outcome]
     computed: frozenset[int]
     worker: int
+    notices: tuple[str, ...] = ()
 
     @property
     def evaluations(self) -> float:
@@ -193,7 +195,8 @@ class _Worker:
 
 def _evaluated(evaluator: BlockEvaluator, refinement: Refinement | None, instances: Sequence[Instance]) -> BlockDone:
     outcomes = dict(evaluator.evaluate(refinement, instances))
-    return BlockDone(refinement, outcomes, frozenset(evaluator.computed).intersection(outcomes), getpid())
+    computed = frozenset(evaluator.computed).intersection(outcomes)
+    return BlockDone(refinement, outcomes, computed, getpid(), notices_of(evaluator))
 
 
 def workers_that_fit(resources: ResourcesSpec) -> int:

@@ -6,6 +6,7 @@ from typing import TextIO
 from core.config import Refinement
 from search.findings import Findings, KeepUp, costs
 from search.finished import call_again, finished_result, measured
+from search.images.notices import Teller
 from search.images.outcomes import Outcome, setting_id
 from search.instances import Part, make_parts
 from search.metrics import metric_models
@@ -13,7 +14,7 @@ from search.pool import BlockDone, WorkerPool
 from search.preflight import inspect, seconds_per_image
 from search.reporting.before_after import copy_sheet, draw, pictures_of, tell
 from search.reporting.how_far import how_far
-from search.reporting.progress import SearchView, ViewCallback, Watched
+from search.reporting.progress import SearchView, TellNotices, ViewCallback, Watched
 from search.reporting.settings_text import setting_text
 from search.result import FILE_NAME, Chosen, SearchResult, SettingRow
 from search.selection import Choice
@@ -77,6 +78,7 @@ class _Search:
         earlier = stored_result(spec)
         seconds_before = 0.0 if earlier is None else earlier.wall_seconds
         self.found = Findings(spec, self.validation, self.held_out, seconds_before=seconds_before)
+        self._tell = Teller(self.view.note)
         self._finished = False
 
     def run(self, fresh: bool, sheet: Path | None) -> SearchResult:
@@ -155,7 +157,12 @@ class _Search:
             space,
             self.validation,
             self.found.baselines[0].values,
-            callbacks=[ViewCallback(self.view), TuneTracking(self.tracker), KeepUp(self.found)],
+            callbacks=[
+                ViewCallback(self.view),
+                TuneTracking(self.tracker),
+                KeepUp(self.found),
+                TellNotices(self._tell),
+            ],
             on_end=self._keep,
             on_known=known,
         )
@@ -191,6 +198,7 @@ class _Search:
         def told(done: BlockDone) -> None:
             alone = sum(outcome.evaluations_alone for outcome in done.outcomes.values())
             self.view.advance(1, spent=done.evaluations, plain=alone)
+            self._tell(done.notices)
 
         return pool.run([(setting, block) for setting in settings for block in part.blocks], told)
 

@@ -251,13 +251,14 @@ class TrackingSpec(FrozenModel):
     """The MLflow server or file that the search is logged to.
 
     Args:
-        uri: of MLflow: sqlite:///mlflow.db, http://host:5000, postgresql://...; null is MLFLOW_TRACKING_URI.
+        uri: of MLflow, such as http://host:5000, postgresql://... or sqlite:///mlflow.db; null is what
+            MLFLOW_TRACKING_URI names, and sqlite:///mlflow.db where it is not set.
         experiment: its name; null is made of the model and the prompt sets.
         artifact_location: where a new experiment keeps its files; null is the server's own choice.
-        enabled: false logs nothing.
+        enabled: false logs nothing; a uri of null still does.
     """
 
-    uri: Text | None = "sqlite:///mlflow.db"
+    uri: Text | None = None
     experiment: Text | None = None
     artifact_location: Text | None = None
     enabled: bool = True

@@ -10,7 +10,7 @@ from typing import Any
 from ray.tune import Trainable
 
 from core.config import Refinement
-from search.images.evaluator import DEFAULT_EVALUATOR, evaluator_for
+from search.images.evaluator import DEFAULT_EVALUATOR, evaluator_for, notices_of
 from search.instances import Part, make_parts
 from search.spec import SearchSpec
 
@@ -38,6 +38,7 @@ class StepTrial(Trainable):
         evaluations_alone: what the block would have cost from noise.
         failures: how many of its images could not be refined.
         seconds: of this block.
+        notices: what the worker has to tell the user, such as damage that it met in stored files.
         done: whether it was the last.
     """
 
@@ -82,6 +83,7 @@ class StepTrial(Trainable):
             "evaluations_alone": sum(outcome.evaluations_alone for outcome in outcomes.values()),
             "failures": sum(outcome.failure is not None for outcome in outcomes.values()),
             "seconds": time.perf_counter() - began,
+            "notices": list(notices_of(self._evaluator)),
             "done": self._next == len(self._part.blocks),
         }
 

@@ -20,6 +20,7 @@ from ray._private import ray_constants
 from search.instances import Part
 from search.pool import workers_that_fit
 from search.ray_privacy import keep_session_private, keep_token_private
+from search.ray_sessions import own_session
 from search.settings.ask_pruner import AskPruner
 from search.settings.journal import open_journal
 from search.settings.ledger import TrialRecord
@@ -149,8 +150,11 @@ def start_ray(address: str | None = None) -> None:
         if address == "local":
             keep_token_private()
             with _on_loopback():
-                ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+                started: Any = ray.init(
+                    address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+                )
             keep_session_private()
+            own_session(started["session_dir"])
             return
         try:
             _knock(address)

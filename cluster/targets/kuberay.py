@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from cluster.portable import portable, spec_text
+from cluster.portable import portable, spec_text, variables_needed
 from cluster.programs import lines_of, require, run
 from cluster.targets.base import (
     MAX_CPUS,
@@ -77,7 +77,7 @@ class KubeRay(Target):
         labels = {"app.kubernetes.io/name": "keystep", "keystep/search": search_id}
         metadata = {"name": name, "namespace": options.namespace, "labels": labels}
         config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"spec.yaml": spec_text(sent)}}
-        text = yaml_text(config, rayjob(search_id, metadata, options))
+        text = yaml_text(config, rayjob(search_id, metadata, options, variables_needed(sent)))
         return Submission(text, "kubectl apply -f -", {"name": name, "namespace": options.namespace})
 
     def submit(self, submission: Submission) -> Handle:

@@ -18,6 +18,7 @@ from core.sampling import Sampler
 from evaluation.tiam import ImageScore, check_colors, score_detections
 from search.images.encodings import Encodings
 from search.images.models import detector_of, latents_folder, pipeline_of, use_threads
+from search.images.notices import damage_noted
 from search.images.outcomes import Outcome, OutcomeStore
 from search.images.prefixes import Prefixes, Sample
 from search.images.trajectories import Trajectories
@@ -39,6 +40,8 @@ class BlockEvaluator(Protocol):
 
     computed: Collection[int]
     """Numbers of the instances of the last call that were not known before."""
+
+    # May also have `notices`, a collection of texts: what the last call is to tell the user (see `notices_of`).
 
     def evaluate(self, refinement: Refinement | None, instances: Sequence[Instance]) -> Mapping[int, Outcome]:
         """The outcome of every instance, by number."""
@@ -70,6 +73,7 @@ class Evaluator:
         self.evaluation_id = content_key({**identity, **judge})[:20]
         self.outcomes = OutcomeStore(spec.storage.path, self.evaluation_id)
         self.computed: frozenset[int] = frozenset()
+        self.notices: tuple[str, ...] = ()
         store = LatentStore(latents_folder(spec.storage), max(1, int(spec.storage.latents_gb * GIGABYTE)))
         precise = torch.finfo(self.sampler.dtype).bits >= 32
         prefixes = Prefixes(store, identity, Space(spec, self.timesteps), precise=precise)
@@ -89,6 +93,12 @@ class Evaluator:
             ValueError: a noun that the detector has no class for, an entity that is not in its prompt.
             OSError: the outcomes cannot be stored.
         """
+        with damage_noted() as notices:
+            outcomes = self._evaluate(refinement, instances)
+        self.notices = tuple(notices)
+        return outcomes
+
+    def _evaluate(self, refinement: Refinement | None, instances: Sequence[Instance]) -> dict[int, Outcome]:
         prompts = {instance.prompt for instance in instances}
         known = self.outcomes.remembered(refinement, prompts)
         if any(_key(instance) not in known for instance in instances):
@@ -134,6 +144,14 @@ class Evaluator:
         self.detector.check_nouns(fresh)
         check_colors(fresh, self.settings.palette)
         self._checked |= fresh
+
+
+def notices_of(evaluator: BlockEvaluator) -> tuple[str, ...]:
+    """What an evaluator's last call is to tell the user, such as damage that it met in stored files.
+
+    Texts in `evaluator.notices`; an evaluator without it has nothing to tell. See `search.images.notices`.
+    """
+    return tuple(getattr(evaluator, "notices", ()))
 
 
 def evaluator_for(spec: SearchSpec, path: str = DEFAULT_EVALUATOR) -> BlockEvaluator:
