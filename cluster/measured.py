@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from core.config import IterRef, Refinement
 from search.instances import Instance, make_parts
 from search.pool import WorkerPool
+from search.ray_runtime import start_ray
 from search.spec import SearchSpec
-from search.tuning import start_ray
 
 if TYPE_CHECKING:
     from search.images.evaluator import Evaluator
@@ -40,7 +40,7 @@ class Measured:
 
 
 def measure(spec: SearchSpec) -> Measured:
-    """Measure on one worker of the Ray runtime (`search.tuning.start_ray`), as big as the spec's workers are.
+    """Measure on one worker of the Ray runtime (`search.ray_runtime.start_ray`), as big as the spec's workers are.
 
     Nothing is stored but what the evaluator makes when it starts.
 

@@ -15,11 +15,11 @@ from cluster.node_facts import HERE, NodeFacts, WorkFacts, clock, look_around, t
 from cluster.tracking_check import tracking_trouble
 from search.failures import in_a_line
 from search.pool import workers_that_fit
+from search.ray_runtime import start_ray
 from search.secrets import masked
 from search.spec import SearchSpec
 from search.storage import Storage
 from search.tracking.tracking_uri import tracking_uri
-from search.tuning import start_ray
 
 __all__ = ["Check", "doctor"]
 

@@ -11,6 +11,7 @@ from search.instances import Part, make_parts
 from search.metrics import metric_models
 from search.pool import BlockDone, WorkerPool
 from search.preflight import inspect, seconds_per_image
+from search.ray_runtime import start_ray
 from search.reporting.before_after import copy_sheet, draw, pictures_of, tell
 from search.reporting.progress import SearchView, ViewCallback, Watched
 from search.reporting.settings_text import setting_text
@@ -23,7 +24,7 @@ from search.spec import SearchSpec
 from search.stored_searches import local_search_folder, search_folder, stored_result
 from search.tracking.tracker import Tracker
 from search.tracking.tune_tracking import TuneTracking
-from search.tuning import run_trials, start_ray
+from search.tuning import run_trials
 
 
 def run_search(
