@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._private import worker as ray_worker
 
 from search.alarm import Alarm
 from search.failures import in_a_line
@@ -44,6 +45,7 @@ def start_ray(address: str | None = None) -> None:
         _started_here = _start()
     else:
         _join(address)
+    _hush()
 
 
 def started_here() -> RayProcesses | None:
@@ -116,6 +118,15 @@ def _init(
             raise refusal(in_a_line(error)) from error
         finally:
             over.set()
+
+
+def _hush() -> None:
+    """Let Ray print nothing of its own beside what a search says: the last lines of a raylet's log, where it died.
+
+    Errors of workers come as exceptions. Ray 2.60 has no public setting for it; elsewhere all stays as Ray has it.
+    """
+    if getattr(ray_worker, "_worker_logs_enabled", None) is True:
+        ray_worker._worker_logs_enabled = False
 
 
 def _watch(over: threading.Event, seconds: float, look: Callable[[], str | None], ring: Callable[[str], None]) -> None:
