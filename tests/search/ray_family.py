@@ -48,6 +48,10 @@ class Running:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def over(self) -> bool:
+        return self._process.poll() is not None
+
     def wait_for(self, condition: Callable[[], bool], timeout: float = 600.0) -> bool:
         """Whether the condition came to hold before the command ended."""
         until = time.monotonic() + timeout
@@ -79,7 +83,7 @@ class Running:
             process.kill()
         return bool(found)
 
-    def left(self, patience: float = 20.0) -> list[str]:
+    def left(self, patience: float = 60.0) -> list[str]:
         """Which of its processes live on, after so many seconds at most."""
         until = time.monotonic() + patience
         while (alive := [name for process, name in self._family.items() if _lives(process)]) and (
