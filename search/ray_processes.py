@@ -13,8 +13,8 @@ END_SECONDS = 5.0
 
 
 def children() -> set[psutil.Process]:
-    """Processes that this one has started and that live."""
-    return {child for child in psutil.Process().children() if _lives(child)}
+    """Processes that this one has started, those included that ended unheeded."""
+    return set(psutil.Process().children())
 
 
 class RayProcesses:
