@@ -21,6 +21,7 @@ STAGES = ("baseline", "trials", "held-out")
 SHARES = {"baseline": 0.15, "trials": 0.5, "held-out": 0.35}  # of the kills
 VICTIMS = ("driver", "worker", "raylet", "gcs_server", "mlflow")
 FATAL = ("driver", "raylet", "gcs_server")
+CALM = {"RAY_memory_monitor_refresh_ms": "0"}  # else Ray kills workers when others on the machine use its memory
 WORD_SECONDS = 30.0  # from the death of a Ray to the word of it
 END_SECONDS = 60.0
 SEARCH_SECONDS = 900.0
@@ -82,7 +83,9 @@ class Soak:
         """One search with these kills, to its end; returns those for which it was over too early."""
         spec, missed = self._spec(folder), []
         for _ in range(4 * A_SEARCH):
-            running = Running(["-m", "tests.search.soak_search", str(spec)], KEYSTEP_SOAK_SECONDS=str(self.seconds))
+            running = Running(
+                ["-m", "tests.search.soak_search", str(spec)], KEYSTEP_SOAK_SECONDS=str(self.seconds), **CALM
+            )
             try:
                 through = self._command(running, kills, missed)
             finally:
