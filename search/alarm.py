@@ -18,7 +18,7 @@ SHOW_CURSOR = "\x1b[?25h"  # a progress display hides it
 
 
 class Alarm:
-    """While open in the main thread, `ring` of any other thread ends it with an error.
+    """While open in the main thread, `ring` of any other thread ends it with an error; its own gives its error a name.
 
     Whoever waits in Ray is woken by nothing but a KeyboardInterrupt; that is what is raised there. What leaves the
     `with` block in its stead is the error that the alarm was rung with. A block that has ended by itself ends well. If
@@ -48,9 +48,10 @@ class Alarm:
                 LOG.error("%s", problem)
                 return
             threading.Thread(target=self._insist, name="alarm", daemon=True).start()
-            main = threading.main_thread().ident
-            assert main is not None
-            signal.pthread_kill(main, SIGNAL)
+            main = threading.main_thread()
+            if threading.current_thread() is not main:  # which else is on its way out already
+                assert main.ident is not None
+                signal.pthread_kill(main.ident, SIGNAL)
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():

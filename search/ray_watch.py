@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+import ray.util.client
 from ray.exceptions import RayError
 
 from search.alarm import Alarm
@@ -45,6 +46,9 @@ def watched(path: str | None = None, folder: str = "") -> Iterator[None]:
             watch.start()
         try:
             yield
+        except BaseException:
+            ray_watch.look()  # what ended it may be that
+            raise
         finally:
             for watch in watches:
                 watch.stop()
@@ -65,14 +69,21 @@ class RayWatch(threading.Thread):
         self._over = threading.Event()
         self._asking: _Asking | None = None
         self._dead: RayProcesses | None = None
+        self._turn = threading.Lock()
 
     def run(self) -> None:
         while not self._over.wait(LOOK_SECONDS):
+            self.look()
+            if self._alarm.problem is not None:
+                return
+
+    def look(self) -> None:
+        """Ring if it is dead now."""
+        with self._turn:
             if not ray.is_initialized():
                 self._asking = None
-            elif (problem := self._look(started_here())) is not None:
+            elif self._dead is None and (problem := self._look(started_here())) is not None:
                 self._alarm.ring(RayDied(problem))
-                return
 
     def stop(self) -> None:
         """End it."""

@@ -49,6 +49,15 @@ def test_an_inner_alarm_lets_an_outer_one_through() -> None:
         threading.Event().wait(60)
 
 
+def test_what_the_main_thread_ends_with_may_have_that_cause() -> None:
+    with pytest.raises(RayDied, match="the raylet") as told, Alarm() as alarm:
+        try:
+            raise ConnectionError("no answer")
+        finally:
+            alarm.ring(RayDied("the raylet"))
+    assert isinstance(told.value.__cause__, ConnectionError)
+
+
 def test_a_main_thread_that_does_not_leave_is_ended() -> None:
     code = (
         "import threading\nfrom search.alarm import Alarm\n"
