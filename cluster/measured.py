@@ -10,6 +10,7 @@ from core.config import IterRef, Refinement
 from search.instances import Instance, make_parts
 from search.pool import WorkerPool
 from search.ray_runtime import start_ray
+from search.ray_watch import watched
 from search.spec import SearchSpec
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Measured:
     peak_bytes: int
 
 
+@watched()
 def measure(spec: SearchSpec) -> Measured:
     """Measure on one worker of the Ray runtime (`search.ray_runtime.start_ray`), as big as the spec's workers are.
 

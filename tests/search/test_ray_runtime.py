@@ -90,6 +90,8 @@ def test_too_few_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"there are 4 ports for local use ({tmp_path}/range): allow more" in what_is_wrong()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_ray_of_which_a_part_dies_as_it_starts(tmp_path: Path) -> None:
     """A program that ends at once in place of the raylet; Ray itself waits for it for half a minute or more."""
     shutil.copy(shutil.which("false") or "", tmp_path / "raylet")
