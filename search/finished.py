@@ -6,6 +6,7 @@ from search.instances import Part, make_parts
 from search.metric_estimates import MetricsFound
 from search.metrics import measure_settings
 from search.pool import WorkerPool
+from search.ray_runtime import start_ray
 from search.reporting.before_after import copy_sheet, draw, pictures_of, tell
 from search.reporting.progress import SearchView
 from search.result import SearchResult
@@ -15,7 +16,6 @@ from search.settings.space import Space
 from search.spec import MetricsSpec, SearchSpec
 from search.stored_searches import local_search_folder, search_folder, stored_result
 from search.tracking.tracker import Tracker
-from search.tuning import start_ray
 
 
 def finished_result(spec: SearchSpec) -> SearchResult | None:

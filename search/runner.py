@@ -12,6 +12,8 @@ from search.instances import Part, make_parts
 from search.metrics import metric_models
 from search.pool import BlockDone, WorkerPool
 from search.preflight import inspect, seconds_per_image
+from search.ray_runtime import start_ray
+from search.ray_watch import watched
 from search.reporting.before_after import copy_sheet, draw, pictures_of, tell
 from search.reporting.how_far import how_far
 from search.reporting.progress import SearchView, TellNotices, ViewCallback, Watched
@@ -23,10 +25,10 @@ from search.settings.ledger import TrialRecord
 from search.settings.space import Space
 from search.spec import SearchSpec
 from search.spec_checks import check_spec
-from search.stored_searches import local_search_folder, search_folder, stored_result
+from search.stored_searches import SEARCHES, local_search_folder, search_folder, stored_result
 from search.tracking.tracker import Tracker
 from search.tracking.tune_tracking import TuneTracking
-from search.tuning import run_trials, start_ray
+from search.tuning import run_trials
 
 
 def run_search(
@@ -45,14 +47,17 @@ def run_search(
 
     Raises:
         ValueError: a mistake in the spec, before anything is made; storage that cannot be written.
+        RayDied: Ray died; the same call goes on.
+        OSError: storage that can no longer be written; the same call goes on.
         KeyboardInterrupt: Ctrl-C; says how far it was. The same call goes on.
     """
     spec = spec.anchored()
     finished = None if fresh else finished_result(spec)
     if finished is not None:
-        return call_again(spec, finished, _view(spec, stream), sheet)
+        with watched():
+            return call_again(spec, finished, _view(spec, stream), sheet)
     search = _Search(spec, stream)
-    with search.view.shown():
+    with watched(spec.storage.path, f"{SEARCHES}/{spec.search_id}"), search.view.shown():
         try:
             result = search.run(fresh, sheet)
         except BaseException as stop:
