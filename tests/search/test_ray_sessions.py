@@ -15,7 +15,7 @@ from search.ray_sessions import MARKER, remove_stale_sessions
 
 SCRIPT = """
 import os, signal, sys
-from search.tuning import start_ray
+from search.ray_runtime import start_ray
 start_ray()
 import ray
 assert ray.is_initialized()
