@@ -10,6 +10,7 @@ from core.config import Refinement
 from search.images.schedule import latent_shape_of, timesteps_of
 from search.instances import Part, make_parts
 from search.replaying.replay_costs import evaluations_alone
+from search.secrets import masked
 from search.settings.space import Space
 from search.spec import SearchSpec
 
@@ -198,9 +199,10 @@ def _of_model(spec: SearchSpec) -> tuple[tuple[float, ...] | None, tuple[int, in
     except ValueError as error:
         if spec.space.timesteps is not None or not str(error).startswith("model.id"):
             raise
+        reason = masked(str(error)).removeprefix("model.id: ").partition(". Give ")[0]
     note = (
-        f"{spec.model.id} could not be read here: one model step for each of sampler.num_inference_steps, latents of "
-        f"{LATENT_CHANNELS} channels"
+        f"{masked(spec.model.id)} could not be read here ({reason}), so these are taken for granted: one model step "
+        f"for each of sampler.num_inference_steps, latents of {LATENT_CHANNELS} channels"
     )
     shape = (LATENT_CHANNELS, spec.sampler.height // LATENT_PIXELS, spec.sampler.width // LATENT_PIXELS)
     return None, shape, (note,)

@@ -1,12 +1,11 @@
 """Where searches were sent, as this user's machine remembers it: one JSON file a search."""
 
-import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 from core.frozen import FrozenModel
-from search.commands.output import write_json
+from core.seals import open_seal, seal
 from search.stored_searches import LEAST_PREFIX
 
 
@@ -31,7 +30,11 @@ class Launch(FrozenModel):
 
     def save(self) -> None:
         """Remember it, in place of an earlier launch of the same search."""
-        write_json(launch_file(self.search_id), self.model_dump(mode="json"))
+        path = launch_file(self.search_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.partial")
+        partial.write_text(seal(self.model_dump_json(indent=1)), encoding="utf-8")
+        partial.replace(path)
 
 
 def launches_folder() -> Path:
@@ -59,9 +62,9 @@ def find_launch(search: str) -> Launch:
         search: its id (the first four characters do) or its name; of several so called, the last one launched.
 
     Raises:
-        ValueError: none was launched from here, or several fit; lists those there are.
+        ValueError: none was launched from here, several fit, or the record is damaged; lists those there are.
     """
-    every = [_read(path) for path in sorted(launches_folder().glob("*.json"))]
+    every, damaged = _all()
     exact = [each for each in every if each.search_id == search]
     begun = [each for each in every if len(search) >= LEAST_PREFIX and each.search_id.startswith(search)]
     if exact or len(begun) == 1:
@@ -71,6 +74,8 @@ def find_launch(search: str) -> Launch:
     named = [each for each in every if each.name == search]
     if named:
         return max(named, key=lambda each: each.launched)
+    if damaged:
+        raise damaged[0]
     there = "; ".join(f"{each.search_id} ({each.name}, {each.target})" for each in every)
     raise ValueError(
         f"no search called {search!r} was launched from here (there: {there or 'none'}). Give its id or its name; "
@@ -84,9 +89,20 @@ def launched(search_id: str) -> Launch | None:
     return _read(path) if path.is_file() else None
 
 
+def _all() -> tuple[list[Launch], list[ValueError]]:
+    """Those that can be read, and what is wrong with the others: one that is damaged hides no other."""
+    found: list[Launch] = []
+    damaged: list[ValueError] = []
+    for path in sorted(launches_folder().glob("*.json")):
+        try:
+            found.append(_read(path))
+        except ValueError as error:
+            damaged.append(error)
+    return found, damaged
+
+
 def _read(path: Path) -> Launch:
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        return Launch.from_plain(open_seal(path.read_bytes()).value, str(path))
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): remove it, and launch the search again") from None
-    return Launch.from_plain(plain, str(path))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from core.config import IterRef, Refinement
 from search.instances import Instance, make_parts
+from search.ray_runtime import start_ray
+from search.ray_watch import watched
 from search.spec import SearchSpec
-from search.tuning import start_ray
 from search.work.pool import WorkerPool
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ class Measured:
     peak_bytes: int
 
 
+@watched()
 def measure(spec: SearchSpec) -> Measured:
-    """Measure on one worker of the Ray runtime (`search.tuning.start_ray`), as big as the spec's workers are.
+    """Measure on one worker of the Ray runtime (`search.ray_runtime.start_ray`), as big as the spec's workers are.
 
     Nothing is stored but what the evaluator makes when it starts.
 

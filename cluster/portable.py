@@ -1,37 +1,46 @@
 """A spec that means the same on other machines as here, and holds nothing that must not be seen."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from evaluation.prompt_sets import STANDARD_SETS
+from search.secrets import masked
 from search.spec import SearchSpec
 from search.spec_io import spec_yaml
-from search.tracking.tracking_uri import DEFAULT_URI, sqlite_file
+from search.tracking.tracking_uri import DEFAULT_URI, VARIABLE, sqlite_file
 
 EXAMPLE = "/shared/keystep"
+ADVICE = {
+    "tracking.uri": "leave it out and set MLFLOW_TRACKING_URI, there",
+    "model.id": "give the id alone, and set HF_TOKEN there",
+    "detector.id": "give the id alone, and set HF_TOKEN there",
+    "metrics.clip": "give the id alone, and set HF_TOKEN there",
+}
 
 
 def refuse_secrets(spec: SearchSpec) -> None:
     """A spec travels in manifests that many can read.
 
     Raises:
-        ValueError: an address with a password in it.
+        ValueError: a password, token or key in one of its texts; names the text, and does not show it.
     """
-    shown = spec.without_secrets()
-    for name, given, without in (
-        ("storage.path", spec.storage.path, shown.storage.path),
-        ("tracking.uri", spec.tracking.uri, shown.tracking.uri),
-        ("tracking.artifact_location", spec.tracking.artifact_location, shown.tracking.artifact_location),
-    ):
-        if given != without:
-            advice = (
-                "--set tracking.uri= and the address in MLFLOW_TRACKING_URI, there"
-                if name == "tracking.uri"
-                else "leave it out and let the machines' own role or environment hold it"
-            )
-            raise ValueError(f"{name} holds a password, and would be submitted with it: {advice}")
-    if shown != spec:
-        raise ValueError("the spec holds a password, and would be submitted with it: take it out")
+    plain = spec.model_dump(mode="json")
+    for key in _changed(plain, masked(plain)):
+        advice = ADVICE.get(key, "take it out, and let the machines' own role or environment hold it")
+        raise ValueError(f"{key} holds a password, and would be submitted with it: {advice}")
+
+
+def _changed(given: Any, shown: Any, key: str = "") -> Iterator[str]:
+    """The keys of the texts that differ."""
+    if isinstance(given, dict):
+        for (name, inner), other in zip(given.items(), shown.values(), strict=True):
+            yield from _changed(inner, other, f"{key}.{masked(name)}" if key else name)
+    elif isinstance(given, list):
+        for inner, other in zip(given, shown, strict=True):
+            yield from _changed(inner, other, key)
+    elif given != shown:
+        yield key
 
 
 def portable(spec: SearchSpec, *, shipped: Path | None = None) -> SearchSpec:
@@ -60,6 +69,12 @@ def portable(spec: SearchSpec, *, shipped: Path | None = None) -> SearchSpec:
     sets = tuple(_prompt_file(name, shipped) for name in spec.prompts.sets)
     anchored = spec.anchored()
     return anchored.model_copy(update={"prompts": spec.prompts.model_copy(update={"sets": sets})})
+
+
+def variables_needed(spec: SearchSpec) -> tuple[str, ...]:
+    """Environment variables that must be set on machines whose working directory is lost with them: else the search
+    would be tracked in a file there."""
+    return (VARIABLE,) if spec.tracking.enabled and spec.tracking.uri is None else ()
 
 
 def spec_text(spec: SearchSpec) -> str:

@@ -14,11 +14,12 @@ from cluster.node_checks import Check
 from cluster.node_facts import HERE, NodeFacts, WorkFacts, clock, look_around, try_work
 from cluster.tracking_check import tracking_trouble
 from search.failures import in_a_line
+from search.ray_runtime import start_ray
+from search.ray_watch import watched
 from search.secrets import masked
 from search.spec import SearchSpec
 from search.storage import Storage
 from search.tracking.tracking_uri import tracking_uri
-from search.tuning import start_ray
 from search.work.pool import workers_that_fit
 
 __all__ = ["Check", "doctor"]
@@ -28,6 +29,7 @@ WORK_SECONDS = 900.0  # for its worker to load the models and make a batch
 CLOCK_QUESTIONS = 4  # a node, of which the quickest answer counts
 
 
+@watched()
 def doctor(
     spec: SearchSpec, address: str | None = None, on_step: Callable[[str], None] = lambda step: None
 ) -> tuple[Check, ...]:

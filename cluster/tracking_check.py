@@ -7,6 +7,7 @@ from search.secrets import masked
 from search.spec import SearchSpec
 from search.tracking.run_fields import experiment_name
 from search.tracking.sender import probe, set_up_mlflow
+from search.tracking.sqlite_store import make_ready
 from search.tracking.tracking_uri import sqlite_file, tracking_uri
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def tracking_trouble(spec: SearchSpec) -> str:
             attempt.touch()
             attempt.unlink()
             return ""
+        make_ready(uri)
         probe(uri)
         return _tag(MlflowClient(tracking_uri=uri), experiment_name(spec))
     except (MlflowException, SQLAlchemyError, requests.RequestException, OSError, ImportError) as error:

@@ -1,6 +1,8 @@
 """Reading text-to-image attention out of a running denoiser, and leaving it as it was."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 from weakref import WeakSet
@@ -9,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from core.probabilities import head_sum_probabilities
+from core.attention_call import AttentionCall, AttentionWatch, TokenPlaces
+from core.processors import refuse_cut_gradients, with_fused_attention
 
 _captured_now: "WeakSet[nn.Module]" = WeakSet()
 
@@ -21,33 +24,41 @@ class _AllCaptured(Exception):
 class AttentionCapture:
     """Attention of image queries to text keys in chosen layers, for the denoiser calls made inside ``with``.
 
-    Queries and keys are taken as the layers compute them, by hooks on their projections (or on the
-    normalisation after them, where there is one), so attention processors, adapters and fused kernels stay
-    what they are. The denoiser stops as soon as the last layer has been read: nothing after it is computed
-    or kept. Weights need no gradient meanwhile. On leaving, also by an exception, hooks are gone and
-    weights are as they were.
+    Queries and keys are taken where torch's ``scaled_dot_product_attention`` gets them, after every
+    projection, normalisation and rotary embedding, while a chosen layer runs. The denoiser stops as soon as
+    the last layer has been read: nothing after it is computed or kept. Weights need no gradient meanwhile.
+    On leaving, also by an exception, everything is as it was.
 
     Args:
         denoiser: the model that the layers belong to.
-        layers: diffusers ``Attention`` modules by name: cross attention (keys are text), or joint
-            attention (text has its own projections, and its keys come after the image's).
+        layers: diffusers attention modules by name.
         columns: spans (first, after the last) of text columns wanted.
+        places: where image queries and text keys stand among the tokens of these layers.
 
     Raises:
-        ValueError: no layers; the denoiser is being captured already; it has gradient checkpointing on.
+        ValueError: no layers; the denoiser is being captured already; it has gradient checkpointing on; its
+            weights were made in inference mode.
     """
 
-    def __init__(self, denoiser: nn.Module, layers: Mapping[str, nn.Module], columns: Sequence[tuple[int, int]]):
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        layers: Mapping[str, nn.Module],
+        columns: Sequence[tuple[int, int]],
+        places: TokenPlaces,
+    ):
         if not layers:
             raise ValueError("no attention layers to capture: name at least one")
         self._denoiser = denoiser
-        self._layers: dict[str, Any] = dict(layers)
+        self._layers = dict(layers)
         self._columns = tuple(columns)
-        self._taps = {name: _projections(layer) for name, layer in self._layers.items()}
-        self._outputs: dict[str, dict[str, Tensor]] = {}
+        self._places = places
+        self._restore = ExitStack()
+        self._watches: list[AttentionWatch] = []
         self._probabilities: dict[str, Tensor] = {}
-        self._handles: list[Any] = []
-        self._trainable: list[nn.Parameter] = []
+        self._heads = 0
+        self._wants_gradient = False
+        self._running_in: int | None = None
 
     def __enter__(self) -> Self:
         if self._denoiser in _captured_now:
@@ -57,86 +68,99 @@ class AttentionCapture:
                 "the denoiser has gradient checkpointing on, which would run layers again after the capture: "
                 "call disable_gradient_checkpointing() on it"
             )
-        _captured_now.add(self._denoiser)
-        self._trainable = [weight for weight in self._denoiser.parameters() if weight.requires_grad]
-        for weight in self._trainable:
-            weight.requires_grad_(False)
-        for name, taps in self._taps.items():
-            for role, module in taps.items():
-                self._handles.append(module.register_forward_hook(self._recorder(name, role)))
+        with ExitStack() as restore:
+            _captured_now.add(self._denoiser)
+            restore.callback(_captured_now.discard, self._denoiser)
+            for weight in self._denoiser.parameters():
+                if weight.is_inference() and torch.is_grad_enabled():
+                    raise ValueError(
+                        "the denoiser's weights were made under torch.inference_mode(), so that torch computes no "
+                        "gradient through them: load the pipeline outside of it; calling it inside is fine"
+                    )
+                if weight.requires_grad:
+                    weight.requires_grad_(False)
+                    restore.callback(weight.requires_grad_, True)
+            restore.enter_context(with_fused_attention(self._layers.values()))
+            for name, layer in self._layers.items():
+                for handle in (
+                    layer.register_forward_pre_hook(lambda *_, name=name: self._start(name)),
+                    layer.register_forward_hook(lambda *_: self._stop()),
+                ):
+                    restore.callback(handle.remove)
+            self._restore = restore.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        for weight in self._trainable:
-            weight.requires_grad_(True)
-        self._handles, self._trainable = [], []
-        _captured_now.discard(self._denoiser)
+        self._restore.close()
 
-    def run(self, forward: Callable[[], Any]) -> Float[Tensor, "batch queries columns"]:
+    def run(
+        self, forward: Callable[[], Any], gradient_of: Tensor | None = None
+    ) -> Float[Tensor, "batch queries columns"]:
         """Call the denoiser and return the probabilities of the text columns, mean over all heads of all layers.
 
         Args:
             forward: calls the denoiser once; left by the last layer captured, its result is not used.
+            gradient_of: the denoiser's input. Where it requires a gradient and gradients are on, every layer
+                has to hang on it; None and the probabilities are of use as values alone.
 
         Returns:
             (B, queries, columns) in float32 or wider, differentiable with respect to the denoiser's input.
 
         Raises:
-            ValueError: the call ended and some layer never computed its projections.
+            ValueError: the call ended without some layer's attention; or the way from the input to a layer is
+                cut for gradients, which would then be zero without a word.
         """
-        self._outputs, self._probabilities = {name: {} for name in self._layers}, {}
+        self._probabilities, self._heads = {}, 0
+        self._wants_gradient = gradient_of is not None and gradient_of.requires_grad and torch.is_grad_enabled()
+        self._running_in = threading.get_ident()
         try:
-            forward()
+            with refuse_cut_gradients(self._denoiser, self._wants_gradient):
+                forward()
         except _AllCaptured:
-            heads = sum(layer.heads for layer in self._layers.values())
-            return torch.stack(list(self._probabilities.values())).sum(dim=0) / heads
+            return torch.stack(list(self._probabilities.values())).sum(dim=0) / self._heads
         else:
-            missed = ", ".join(name for name in self._layers if name not in self._probabilities)
+            missed = [name for name in self._layers if name not in self._probabilities]
             raise ValueError(
-                f"the denoiser ran to its end without the projections of {missed}: if they are fused, call "
-                "unfuse_qkv_projections() on it"
+                f"the denoiser ran to its end without the attention of {', '.join(missed)}: the processor "
+                f"({self._processor(missed[0])}) does not call torch's scaled_dot_product_attention (call "
+                "set_default_attn_processor() on the denoiser), or the layer is compiled (use it uncompiled), or it "
+                "does not run"
             )
         finally:
-            self._outputs, self._probabilities = {}, {}
+            self._running_in = None
+            while self._watches:
+                self._stop()
+            self._probabilities = {}
 
-    def _recorder(self, name: str, role: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def record(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            outputs = self._outputs.get(name)
-            if outputs is None:
-                return
-            outputs[role] = output
-            if len(outputs) == len(self._taps[name]):
-                self._probabilities[name] = self._read(name, self._outputs.pop(name))
-                if not self._outputs:
-                    raise _AllCaptured
+    def _start(self, name: str) -> None:
+        """Watch what torch is asked for while a layer runs."""
+        if self._running_in == threading.get_ident() and name not in self._probabilities:
+            watch = AttentionWatch(lambda call: self._attend(name, call))
+            watch.__enter__()
+            self._watches.append(watch)
 
-        return record
+    def _stop(self) -> None:
+        if self._watches and self._running_in in (None, threading.get_ident()):
+            self._watches.pop().__exit__(None, None, None)
 
-    def _read(self, name: str, outputs: Mapping[str, Tensor]) -> Tensor:
-        heads = self._layers[name].heads
-        split = {role: _split_heads(output, heads) for role, output in outputs.items()}
-        key, columns = split["key"], self._columns
-        if "text_key" in split:
-            offset = key.shape[2]
-            key = torch.cat([key, split["text_key"]], dim=2)
-            columns = [(first + offset, last + offset) for first, last in columns]
-        return head_sum_probabilities(split["query"], key, columns, key.shape[-1] ** -0.5)
+    def _attend(self, name: str, call: AttentionCall) -> Tensor:
+        if name in self._probabilities or not call.holds(self._places, self._columns):
+            return call.run()
+        if self._wants_gradient and not (torch.is_grad_enabled() and call.query.requires_grad):
+            raise ValueError(
+                f"no gradient reaches the queries of {name}, so that nothing could be refined: its processor "
+                f"({self._processor(name)}) or something before it detaches them, or runs under torch.no_grad() or "
+                "inference_mode()"
+            )
+        last = len(self._probabilities) + 1 == len(self._layers)
+        probabilities, output = call.read(self._places, self._columns, with_output=not last)
+        self._probabilities[name] = probabilities
+        self._heads += call.query.shape[1]
+        if output is None:
+            raise _AllCaptured
+        return output
 
-
-def _projections(layer: Any) -> dict[str, nn.Module]:
-    """The modules whose outputs are the query, the key and, in joint attention, the text's own key."""
-    taps = {"query": layer.norm_q or layer.to_q, "key": layer.norm_k or layer.to_k}
-    if getattr(layer, "add_k_proj", None) is not None:
-        taps["text_key"] = layer.norm_added_k or layer.add_k_proj
-    return taps
-
-
-def _split_heads(tensor: Tensor, heads: int) -> Float[Tensor, "batch heads tokens width"]:
-    """A projection's output (B, tokens, heads * width) by head; a normalisation's is split already."""
-    if tensor.ndim == 4:
-        return tensor
-    return tensor.unflatten(-1, (heads, -1)).transpose(1, 2)
+    def _processor(self, name: str) -> str:
+        return type(getattr(self._layers[name], "processor", None)).__name__

@@ -1,22 +1,31 @@
 """The settings of a refinement, and StepConfig: the one file a search exports and production loads."""
 
-import inspect
-import json
 import os
-import uuid
-from functools import cache
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
-import diffusers
-import torch
 from pydantic import Field, JsonValue, field_validator, model_validator
 
+from core.bounded_json import read_json
 from core.evidence import Evidence
 from core.frozen import FloatPair, FromList, FrozenModel, did_you_mean
-from core.schedule import check_scheduler, check_timestep
+from core.known_schedulers import MEMORY, scheduler_arguments, scheduler_names
+from core.plain_text import read_text
+from core.schedule import check_num_steps, check_scheduler, check_timestep
+from core.seals import NAME, SealBroken, open_seal, seal
+from core.whole_files import write_whole
+
+if TYPE_CHECKING:
+    import torch
 
 SCHEMA_VERSION = 1
+MAX_NUMBER = 1e12  # of weights and step sizes: beyond it sums in single precision are infinite
+MAX_ITERATIONS = 10_000
+MAX_SIDE = 8192  # pixels
+MAX_GUIDANCE = 1000.0
+MAX_TOKENS = 4096
+MAX_TRAIN_TIMESTEPS = 100_000
 
 
 def _check_schedule(schedule: tuple[float, float]) -> tuple[float, float]:
@@ -28,8 +37,8 @@ def _check_schedule(schedule: tuple[float, float]) -> tuple[float, float]:
 class LossWeights(FrozenModel):
     """Weight of each loss of ``core.losses`` in the combined one, ``(cn * CN + iou * IoU) / 2``."""
 
-    cn: float = Field(default=1.0, ge=0)
-    iou: float = Field(default=1.0, ge=0)
+    cn: float = Field(default=1.0, ge=0, le=MAX_NUMBER)
+    iou: float = Field(default=1.0, ge=0, le=MAX_NUMBER)
 
     @model_validator(mode="after")
     def _some_loss(self) -> Self:
@@ -51,8 +60,8 @@ class IterRef(FrozenModel):
     """
 
     step_index: int = Field(ge=0)
-    iterations: int = Field(default=50, ge=1)
-    step_size: float = Field(default=20.0, gt=0)
+    iterations: int = Field(default=50, ge=1, le=MAX_ITERATIONS)
+    step_size: float = Field(default=20.0, gt=0, le=MAX_NUMBER)
     schedule: FloatPair = (1.0, 1.0)
     optimizer: Literal["gd", "momentum", "adam"] = "gd"
     threshold: float | None = Field(default=None, ge=0)
@@ -71,7 +80,7 @@ class GSNg(FrozenModel):
 
     start: int = Field(default=0, ge=0)
     stop: int | None = Field(default=None, ge=1)
-    step_size: float = Field(default=20.0, gt=0)
+    step_size: float = Field(default=20.0, gt=0, le=MAX_NUMBER)
     schedule: FloatPair = (1.0, 1.0)
 
     _schedule = field_validator("schedule")(_check_schedule)
@@ -120,11 +129,10 @@ class Refinement(FrozenModel):
             return self.gsng.start
         raise ValueError("refinement has neither iterref nor gsng, so it has no step")
 
-
-@cache
-def scheduler_names() -> list[str]:
-    """The scheduler classes of the diffusers at hand."""
-    return sorted(name for name in dir(diffusers) if name.endswith("Scheduler"))
+    def steps(self, num_steps: int) -> list[int]:
+        """Every step index at which latents are refined in a sampling of ``num_steps`` steps, `key_step` first."""
+        shifted = [] if self.gsng is None else list(self.gsng.step_range(num_steps))
+        return list(dict.fromkeys([self.key_step, *shifted]))
 
 
 class SamplerConfig(FrozenModel):
@@ -142,33 +150,37 @@ class SamplerConfig(FrozenModel):
     scheduler: str
     scheduler_config: dict[str, JsonValue] = Field(default_factory=dict)
     num_inference_steps: int = Field(ge=1, le=1000)
-    guidance_scale: float = Field(ge=1)
-    height: int = Field(ge=8, multiple_of=8)
-    width: int = Field(ge=8, multiple_of=8)
-    max_sequence_length: int | None = Field(default=None, ge=1)
+    guidance_scale: float = Field(ge=1, le=MAX_GUIDANCE)
+    height: int = Field(ge=8, le=MAX_SIDE, multiple_of=8)
+    width: int = Field(ge=8, le=MAX_SIDE, multiple_of=8)
+    max_sequence_length: int | None = Field(default=None, ge=1, le=MAX_TOKENS)
 
     @field_validator("scheduler")
     @classmethod
     def _known_scheduler(cls, name: str) -> str:
-        known = scheduler_names()
-        if name not in known:
+        if name not in scheduler_names():
             whole = f"{name}Scheduler"
             raise ValueError(
-                f"{name!r} is no scheduler of diffusers {diffusers.__version__}"
-                f"{did_you_mean(whole if whole in known else name, known)} (they are {', '.join(known)})"
+                f"{name!r} is no scheduler of diffusers {version('diffusers')}"
+                f"{did_you_mean(whole if whole in MEMORY else name, list(MEMORY))} (choose one of {', '.join(MEMORY)})"
             )
         return name
 
     @model_validator(mode="after")
     def _known_arguments(self) -> Self:
         if self.scheduler_config:
-            allowed = list(inspect.signature(getattr(diffusers, self.scheduler).__init__).parameters)[1:]
+            allowed = list(scheduler_arguments(self.scheduler))
             for name in self.scheduler_config:
                 if name not in allowed:
                     raise ValueError(
                         f"scheduler_config: {self.scheduler} takes no {name!r}{did_you_mean(name, allowed)} "
                         f"(it takes {', '.join(allowed)})"
                     )
+        trained = self.scheduler_config.get("num_train_timesteps", 1)
+        if not isinstance(trained, int) or not 1 <= trained <= MAX_TRAIN_TIMESTEPS:
+            raise ValueError(
+                f"scheduler_config: num_train_timesteps must be in 1..{MAX_TRAIN_TIMESTEPS:,}, got {trained!r:.40}"
+            )
         return self
 
 
@@ -178,6 +190,8 @@ class StepConfig(FrozenModel):
     Args:
         model: id or path, as ``from_pretrained`` takes it.
         revision: of the model; None is the newest.
+        variant: of the weight files, such as fp16; None is the files without one.
+        family: of the model, as `core.backbones.families.family_of` names it; None if it is not known.
         dtype: of the weights.
         sampler: how to sample.
         refinement: what to do to the latents on the way.
@@ -189,6 +203,8 @@ class StepConfig(FrozenModel):
     schema_version: Literal[1] = SCHEMA_VERSION
     model: str = Field(min_length=1)
     revision: str | None = Field(default=None, min_length=1)
+    variant: str | None = Field(default=None, min_length=1)
+    family: str | None = Field(default=None, min_length=1)
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     sampler: SamplerConfig
     refinement: Refinement
@@ -229,9 +245,19 @@ class StepConfig(FrozenModel):
         return self
 
     @property
-    def torch_dtype(self) -> torch.dtype:
+    def torch_dtype(self) -> "torch.dtype":
         """``dtype`` as torch has it."""
+        import torch
+
         return cast(torch.dtype, getattr(torch, self.dtype))
+
+    def check_scheduler(self, scheduler: Any) -> None:
+        """Refuse a scheduler of another class or with other arguments than ``sampler`` names, whatever its schedule.
+
+        Raises:
+            ValueError: says what is there and how to set the right one.
+        """
+        check_scheduler(scheduler, self.sampler.scheduler, self.sampler.scheduler_config)
 
     def check_schedule(self, scheduler: Any) -> None:
         """Refuse a scheduler on which the step index does not mean what it meant when it was chosen.
@@ -243,8 +269,8 @@ class StepConfig(FrozenModel):
             ValueError: another class or arguments than ``sampler`` names, another number of steps, or another
                 timestep at the step index.
         """
-        sampler = self.sampler
-        check_scheduler(scheduler, sampler.scheduler, sampler.scheduler_config, sampler.num_inference_steps)
+        self.check_scheduler(scheduler)
+        check_num_steps(scheduler, self.sampler.num_inference_steps)
         if self.timestep is not None:
             check_timestep(scheduler, self.refinement.key_step, self.timestep)
 
@@ -254,18 +280,8 @@ class StepConfig(FrozenModel):
         return cls.model_json_schema()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the file, whole or not at all, and return its path."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Not tempfile's: its files are for their owner's eyes alone, and others have to read this one.
-        draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-        try:
-            draft.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            os.replace(draft, path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-        return path
+        """Write the file, whole or not at all, sealed with its checksum (the key `sha256`), and return its path."""
+        return write_whole(path, seal(self.model_dump_json(indent=2) + "\n"))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -273,11 +289,16 @@ class StepConfig(FrozenModel):
 
         Raises:
             FileNotFoundError: there is none.
-            ValueError: it is not JSON, was written by another version, has unknown fields or impossible
-                values; names every field at fault.
+            ValueError: it is not JSON, was changed since it was saved, was written by another version, has unknown
+                fields or impossible values; names every field at fault.
         """
+        path = Path(path)
+        read_json(path)  # which tells limits, and keys that stand twice
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{os.fspath(path)} is not JSON: {error}") from None
+            data = open_seal(read_text(path).encode()).value
+        except SealBroken as error:
+            raise ValueError(
+                f"{os.fspath(path)} is damaged: {error}. Export it again; if you changed it yourself, take its key "
+                f"{NAME!r} out"
+            ) from None
         return cls.from_plain(data, os.fspath(path))

@@ -39,13 +39,15 @@ def entity_attention(
     """
     if min(grid) < 2:
         raise ValueError(f"attention maps of {grid[0]} x {grid[1]} queries are too small: take a finer layer")
-    logits = SHARPNESS * probabilities.to(torch.promote_types(probabilities.dtype, torch.float32))
-    groups = []
-    for group in range(kept.shape[1]):
-        masked = logits.masked_fill(~kept[:, group, None], -torch.inf)
-        groups.append(masked.softmax(dim=-1) @ entity_weights[:, group].to(logits.dtype).transpose(1, 2))
-    maps = torch.stack(groups).mean(dim=0).transpose(1, 2).unflatten(-1, grid)
-    return smooth(maps)
+    # A caller's autocast would round maps to half precision.
+    with torch.autocast(probabilities.device.type, enabled=False):
+        logits = SHARPNESS * probabilities.to(torch.promote_types(probabilities.dtype, torch.float32))
+        groups = []
+        for group in range(kept.shape[1]):
+            masked = logits.masked_fill(~kept[:, group, None], -torch.inf)
+            groups.append(masked.softmax(dim=-1) @ entity_weights[:, group].to(logits.dtype).transpose(1, 2))
+        maps = torch.stack(groups).mean(dim=0).transpose(1, 2).unflatten(-1, grid)
+        return smooth(maps)
 
 
 def smooth(

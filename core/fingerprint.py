@@ -9,6 +9,8 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import nn
 
+from core.backbones.compiled import uncompiled
+
 
 def pipeline_fingerprint(pipe: DiffusionPipeline) -> str:
     """SHA-256, hex, of every module's class, settings and tensors, and every tokenizer's vocabulary.
@@ -19,6 +21,7 @@ def pipeline_fingerprint(pipe: DiffusionPipeline) -> str:
     """
     digest = hashlib.sha256(type(pipe).__name__.encode())
     for name, component in sorted(pipe.components.items()):
+        component = uncompiled(component)
         if isinstance(component, nn.Module):
             digest.update(f"module {name} {_describe(component)}\n".encode())
             for key, tensor in component.state_dict().items():

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 Item = TypeVar("Item")
+SHOWN = 200  # characters of a wrong value
+MAX_SHOWN = 10**30
 
 
 def _list_as_tuple(value: object) -> object:
@@ -78,6 +80,14 @@ def mistakes(error: ValidationError) -> str:
         given = detail["input"]
         # Our own messages (value_error) say what they got where it matters.
         simple = isinstance(given, str | int | float) and detail["type"] != "value_error"
-        shown = f" (got {given!r})" if simple or given is None else ""
+        shown = f" (got {_short(given)})" if simple or given is None else ""
         lines.append(f"  {place}: {message}{shown}")
     return "\n".join(lines)
+
+
+def _short(value: object) -> str:
+    """The value as Python writes it, its middle left out if it is long; digits are not counted out one by one."""
+    if isinstance(value, int) and abs(value) > MAX_SHOWN:
+        return "a number of more than 30 digits"
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN // 2]}...{text[-SHOWN // 4 :]}"

@@ -9,13 +9,18 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from PIL import Image
 
-from core.backbones import backbone_for
+from core.backbones import Backbone, backbone_for
 from core.config import StepConfig
 from core.dtypes import dtype_argument
+from core.hub import hub_trouble, weights_trouble
+from core.identity import check_model
 from core.prompts import Prompt
 from core.sampling import Sampler
 from core.shapes.models import resolve_model
 from core.step_refiner import StepTrace
+from core.turns import alone_with
+from core.user_values import as_config, as_prompts, as_seeds
+from core.weight_files import hub_hint, weights_problem
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def generate(
 
     An image depends on its prompt, its seed and the config alone: not on `batch_size`, and not on the others. It is
     what the stock pipeline makes with `StepRefinement`. The pipeline is not changed; its scheduler need not be the
-    config's.
+    config's. Threads that share a pipeline take turns, a whole call each. A prompt without entities is drawn as it is.
 
     Args:
         pipe: a loaded StableDiffusion, StableDiffusionXL or StableDiffusion3 pipeline.
@@ -77,15 +82,29 @@ def generate(
 
     Raises:
         ValueError: no prompts or seeds, a `batch_size` below 1, an entity that is not in its prompt, or a schedule
-            other than the config's.
+            or family of models other than the config's. Another model than the config's is a warning.
     """
-    prompts = (prompts,) if isinstance(prompts, Prompt) else tuple(prompts)
+    config, prompts, seeds = as_config(config), as_prompts(prompts), as_seeds(seeds)
     if not prompts or not seeds or batch_size < 1:
         raise ValueError(
             f"generate needs prompts, seeds and a batch_size of at least 1, got {len(prompts)} prompts, "
             f"{len(seeds)} seeds and batch_size {batch_size}"
         )
     backbone = backbone_for(pipe, config.refinement.attention)
+    check_model(config, backbone)
+    with alone_with(backbone.denoiser):
+        return _generate(backbone, prompts, config, seeds, refine, negative_prompt, batch_size)
+
+
+def _generate(
+    backbone: Backbone,
+    prompts: tuple[Prompt, ...],
+    config: StepConfig,
+    seeds: Sequence[int],
+    refine: bool,
+    negative_prompt: str,
+    batch_size: int,
+) -> Generated:
     sampler = Sampler(backbone, config.sampler)
     config.check_schedule(sampler.refiner.scheduler)
     rows = [(prompt, seed) for prompt in prompts for seed in seeds]
@@ -121,23 +140,23 @@ def _image_trace(step: StepTrace, row: int) -> ImageTrace:
 
 
 def load_pipeline(model: str | StepConfig, *, dtype: torch.dtype | None = None, **arguments: Any) -> Any:
-    """The stock diffusers pipeline of a model, ready for a config.
+    """The stock diffusers pipeline of a model, ready for a config. Weights come from safetensors alone.
 
     Args:
         model: a hub id, a path, or an embedded model (`keystep/shapes-sd`, `keystep/shapes-sd3`); or a StepConfig,
-            whose model, revision and dtype are loaded and whose scheduler is set.
+            whose model, revision, variant and dtype are loaded and whose scheduler is set.
         dtype: of the weights; None is the config's, or float32 without one. `torch_dtype` is taken for it too.
-        arguments: more for `from_pretrained`.
+        arguments: more for `from_pretrained`, such as `variant` for files called *.fp16.safetensors.
 
     Raises:
-        ValueError: an embedded model that does not exist.
+        ValueError: an embedded model that does not exist, or `use_safetensors=False`.
         OSError: the model cannot be loaded; says what can.
     """
     dtype = dtype or arguments.pop("torch_dtype", None)
     if isinstance(model, str):
         # Without a dtype, parts of a checkpoint saved in half precision load as that and others do not.
         return _load(model, dtype_argument(dtype or torch.float32) | arguments)
-    settings = {"revision": model.revision, **dtype_argument(dtype or model.torch_dtype)}
+    settings = {"revision": model.revision, "variant": model.variant, **dtype_argument(dtype or model.torch_dtype)}
     pipe = _load(model.model, settings | arguments)
     scheduler = getattr(diffusers, model.sampler.scheduler)
     pipe.scheduler = scheduler.from_config(pipe.scheduler.config, **model.sampler.scheduler_config)
@@ -145,12 +164,25 @@ def load_pipeline(model: str | StepConfig, *, dtype: torch.dtype | None = None, 
 
 
 def _load(model: str, settings: dict[str, Any]) -> Any:
+    if not settings.setdefault("use_safetensors", True):
+        raise ValueError(f"use_safetensors=False would unpickle the weights of {model!r}, which can run any code")
     place = resolve_model(model)
+    revision, variant = settings.get("revision"), settings.get("variant")
+    problem = weights_problem(place, variant, given=settings)
+    if problem is not None:
+        raise OSError(f"{model!r} cannot be loaded: {problem}")
+    trouble = hub_trouble(place, revision=revision)
+    if trouble is not None:
+        raise OSError(f"{trouble}. An embedded model, such as keystep/shapes-sd, needs no hub")
     try:
         return DiffusionPipeline.from_pretrained(place, **settings)
     except (OSError, ValueError) as error:
+        reason = weights_trouble(place, revision=revision, variant=variant)
+        if reason is not None:
+            raise OSError(reason) from error
         reason = str(error).split(". ")[0].split(" (")[0]
+        hint = hub_hint(str(error), settings.get("variant"))
         raise OSError(
             f"{model!r} cannot be loaded; give a hub id that can be reached from here, a folder that holds a diffusers "
-            f"pipeline, or an embedded model such as keystep/shapes-sd ({reason})"
+            f"pipeline, or an embedded model such as keystep/shapes-sd ({reason}){hint}"
         ) from error

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from core.inference import outside_inference
 from core.pieces import Pieces
 
 
@@ -24,8 +25,12 @@ class Gradients:
     def __call__(self, latents: Tensor, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Losses (n,) and gradients (shape of ``latents``) of the n samples ``rows``, both detached.
 
+        Works under ``torch.no_grad`` and ``torch.inference_mode`` too. A loss that is 0 for every sample may be a
+        constant; its gradient is 0.
+
         Raises:
-            ValueError: a loss function that does not give one loss a sample.
+            ValueError: a loss function that does not give one loss a sample, or one whose losses are not 0 and
+                do not hang on the latents: somewhere between them the gradient is cut.
             torch.OutOfMemoryError: a single sample does not fit.
         """
         pieces = self._pieces(lambda piece: self._evaluate(latents[piece], rows[piece]), len(rows))
@@ -33,13 +38,20 @@ class Gradients:
         return torch.cat(losses), torch.cat(gradients)
 
     def _evaluate(self, latents: Tensor, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            leaf = latents.detach().requires_grad_(True)
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = outside_inference(latents.detach()).requires_grad_(True)
             losses = self._loss_fn(leaf, rows)
             if losses.shape != (len(rows),):
                 raise ValueError(f"loss_fn must give one loss a sample, ({len(rows)},), got {tuple(losses.shape)}")
-            if not losses.requires_grad:
+            gradients = None
+            if losses.requires_grad:
+                gradients = torch.autograd.grad(losses.sum(), leaf, allow_unused=True)[0]
+            if gradients is None:
+                if bool((losses != 0).any()):
+                    raise ValueError(
+                        "the loss does not hang on the latents, so that nothing could be refined: something between "
+                        "them detaches a tensor, or runs under torch.no_grad() or torch.inference_mode()"
+                    )
                 # A loss that is saturated for every sample may be a constant.
-                return losses.detach(), torch.zeros_like(latents)
-            gradients = torch.autograd.grad(losses.sum(), leaf)[0]
+                gradients = torch.zeros_like(latents)
         return losses.detach(), gradients

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import time
 import uuid
 import warnings
@@ -16,15 +17,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
 
 from core.points import Point
+from core.seals import NAME, DamagedFile
 
 SUFFIX = ".safetensors"
 STALE_SECONDS = 3600
+UNSEALED = "sha256-of-the-whole-file-with-this-text-where-the-digest-stands".ljust(64, "-")
+_SEALED = re.compile(rb'"sha256":"([0-9a-f]{64})"')
+_SEALED_IN_PART = re.compile(rb'"checksum":"[0-9a-f]{64}"')
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -56,8 +59,9 @@ class LatentStore:
     A file appears whole or not at all (written beside its place, then renamed). When the folder outgrows the
     cap, the files least recently read or written go first, down to 90 % of it; a process looks at the folder
     again once it has written a sixteenth of the cap, so n processes can overshoot by n sixteenths.
-    A file that cannot be read whole, or whose checksum is wrong, is removed with a warning and counts as
-    absent. A full disk is a warning too (once), and the work goes on without storing.
+    A file is covered by a checksum from its first byte to its last: one that does not fit is removed with a warning
+    (`core.seals.DamagedFile`) and counts as absent, and so are files of older versions, whose checksum covered less.
+    A full disk is a warning too (once), and the work goes on without storing.
 
     Args:
         folder: made if it does not exist.
@@ -72,6 +76,7 @@ class LatentStore:
     _size: int = field(default=0, init=False, repr=False)
     _written: int = field(default=0, init=False, repr=False)
     _full: bool = field(default=False, init=False, repr=False)
+    _outdated: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.folder = Path(self.folder)
@@ -96,9 +101,14 @@ class LatentStore:
         """The point named `key`, on the CPU, or None if it is not there (or was damaged)."""
         path = self.path(key)
         try:
-            point = Point.from_tensors(*_read(path))
+            point = _read(path.read_bytes())
         except FileNotFoundError:
             return None
+        except OSError as problem:
+            self._warn(f"a stored point cannot be read, it is computed again: {path} ({problem.strerror})")
+            return None
+        except _Outdated:
+            return self._drop_outdated(path)
         except (SafetensorError, ValueError) as problem:
             return self._discard(path, problem)
         with contextlib.suppress(FileNotFoundError):
@@ -113,7 +123,7 @@ class LatentStore:
         """
         tensors, metadata = point.to_tensors()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        content = save(tensors, metadata | {"checksum": _checksum(tensors)})
+        content = _seal(save(tensors, metadata | {NAME: UNSEALED}))
         path = self.path(key)
         try:
             self._write(path, content)
@@ -142,13 +152,21 @@ class LatentStore:
 
     def _discard(self, path: Path, problem: Exception) -> None:
         path.unlink(missing_ok=True)
-        warnings.warn(f"removed a damaged point, it will be computed again: {path} ({problem})", stacklevel=3)
+        self._warn(f"removed a damaged point, it will be computed again: {path} ({problem})")
+
+    def _drop_outdated(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        if not self._outdated:
+            self._outdated = True
+            self._warn(f"points in {self.folder} are of an older version; those needed are computed again")
 
     def _warn_full(self, problem: OSError) -> None:
         if not self._full:
             self._full = True
-            text = f"no room to store points in {self.folder} ({problem.strerror}): going on without"
-            warnings.warn(text, stacklevel=3)
+            self._warn(f"no room to store points in {self.folder} ({problem.strerror}): going on without")
+
+    def _warn(self, text: str) -> None:
+        warnings.warn(text, DamagedFile, stacklevel=4)
 
     def _evict(self) -> None:
         """Counts the folder and, over the cap, removes what was least recently used."""
@@ -172,21 +190,24 @@ class LatentStore:
             self._size -= size
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    # Opened once: safetensors' own file reader opens a path twice, and it may be evicted in between.
-    content = path.read_bytes()
-    tensors = load(content)
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    metadata = header.get("__metadata__", {})
-    if metadata.get("checksum") != _checksum(tensors):
+class _Outdated(Exception):
+    """Written by a version whose checksum did not cover all of a file."""
+
+
+def _seal(content: bytes) -> bytes:
+    """The file with its digest in place of `UNSEALED`, which stands in its header, before any tensor."""
+    return content.replace(UNSEALED.encode(), hashlib.sha256(content).hexdigest().encode(), 1)
+
+
+def _read(content: bytes) -> Point:
+    """The point in a file. Nothing of it is looked at, but for the digest, before all of it is known to be whole."""
+    found = _SEALED.search(content)
+    if found is None:
+        if _SEALED_IN_PART.search(content) is not None:
+            raise _Outdated
+        raise ValueError("it has no checksum")
+    start, end = found.span(1)
+    if hashlib.sha256(content[:start] + UNSEALED.encode() + content[end:]).hexdigest().encode() != found[1]:
         raise ValueError("the checksum does not match")
-    return tensors, metadata
-
-
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return Point.from_tensors(load(content), header["__metadata__"])

@@ -5,6 +5,17 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
+# Letters of the scripts that put no blanks between words.
+_UNSPACED_LETTERS = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
+    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+    "\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # Han above, Japanese here
+)
+_UNSPACED = f"[{_UNSPACED_LETTERS}]"
+_SPACED = rf"[^\W{_UNSPACED_LETTERS}]"
+_APOSTROPHE = "['\u2018\u2019\u02bc\uff07]"
+_HYPHEN = "[-\u2010\u2011]"
+
 
 class Span(NamedTuple):
     """Characters ``start`` up to, not including, ``end``."""
@@ -23,12 +34,33 @@ class Mention(NamedTuple):
 def find_words(words: str, text: str) -> list[Span]:
     """Every place where the text has the words, whole, whatever the capitals and the white space between.
 
-    A part of a longer or hyphenated word does not count: neither "cats" nor "cat-like" mentions "cat".
+    A part of a longer or hyphenated word does not count: neither "cats" nor "cat-like" mentions "cat". Apostrophes
+    and hyphens count as the same whether typed or typographic. In scripts that put no blanks between words (Chinese,
+    Japanese, Thai, Lao, Khmer, Burmese) a word is found wherever its letters stand.
     """
     forms = {unicodedata.normalize(form, words) for form in ("NFC", "NFD")}
-    choices = "|".join(r"\s+".join(re.escape(word) for word in form.split()) for form in sorted(forms))
-    pattern = rf"(?<!\w)(?<!\w-)(?:{choices})(?!\w)(?!-\w)"
-    return [Span(*match.span()) for match in re.finditer(pattern, text, re.IGNORECASE)]
+    choices = "|".join(_whole(form.split()) for form in sorted(forms) if form.strip())
+    if not choices:
+        return []
+    matches = re.finditer(choices, text, re.IGNORECASE)
+    return [Span(*match.span()) for match in matches if not _goes_on(text, match.end())]
+
+
+def _whole(words: Sequence[str]) -> str:
+    """The pattern of the words with nothing before or after that would make them a part of a longer one."""
+    pattern = r"\s+".join("".join(map(_letter, word)) for word in words)
+    before = "" if re.match(_UNSPACED, words[0][0]) else rf"(?<!{_SPACED})(?<!{_SPACED}{_HYPHEN})"
+    after = "" if re.match(_UNSPACED, words[-1][-1]) else rf"(?!{_SPACED})(?!{_HYPHEN}{_SPACED})"
+    return before + pattern + after
+
+
+def _letter(letter: str) -> str:
+    return next((like for like in (_APOSTROPHE, _HYPHEN) if re.match(like, letter)), re.escape(letter))
+
+
+def _goes_on(text: str, end: int) -> bool:
+    """Whether an accent or a vowel sign follows: the last letter is another one then."""
+    return end < len(text) and unicodedata.category(text[end]).startswith("M")
 
 
 def assign_mentions(wanted: Sequence[tuple[str, str | None]], text: str) -> list[Mention | None]:

@@ -114,7 +114,7 @@ class Point:
         """A point from what `to_tensors` gave.
 
         Raises:
-            ValueError: the metadata are missing or of another format.
+            ValueError: the metadata are missing, of another format, or no point's.
         """
         try:
             plain = json.loads(metadata["point"])
@@ -128,8 +128,8 @@ class Point:
                 scheduler_state={k: _unflatten(v, tensors) for k, v in plain["scheduler_state"].items()},
                 iterref_done=plain["iterref_done"],
             )
-        except KeyError as missing:
-            raise ValueError(f"not a stored point: {missing} is missing") from missing
+        except (KeyError, TypeError, AttributeError) as problem:
+            raise ValueError(f"not a stored point: {problem!r}") from problem
 
     def _rebuilt(self, change: Callable[[Tensor], Tensor]) -> "Point":
         return self._with(

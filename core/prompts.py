@@ -6,24 +6,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from core.mentions import Span, assign_mentions, find_words
-
-_SHADES = "light dark pale bright deep vivid"
-_COLORS = (
-    "red green blue purple pink yellow orange brown black white grey gray cyan magenta turquoise teal violet "
-    "indigo beige gold golden silver maroon crimson scarlet lime olive navy tan bronze"
-)
-_ADJECTIVES = (
-    "big large huge small tiny little tall short long round square wooden metal metallic plastic glass "
-    "stone leather old new young striped spotted shiny fluffy furry transparent rusty broken wet "
-    "happy sad dark bright"
-)
-SHADES = frozenset(_SHADES.split())
-"""What `parse_entities` takes for an attribute in front of a colour."""
-COLORS = frozenset(_COLORS.split())
-"""What it takes for a colour."""
-ADJECTIVES = frozenset(_ADJECTIVES.split())
-"""What else it takes for an attribute."""
+from core.mentions import Mention, Span, assign_mentions, find_words
+from core.token_places import Places, content_end, token_places
 
 
 @dataclass(frozen=True)
@@ -61,6 +45,12 @@ class Prompt:
     entities: tuple[Entity, ...]
 
     def __init__(self, text: str, entities: Sequence[Entity] = ()) -> None:
+        if not isinstance(text, str):
+            raise ValueError(f"the text of a prompt is a string, got {text!r}")
+        if isinstance(entities, str | Entity):
+            raise ValueError(
+                f"entities is a list, got {entities!r}: write [Entity('cat', 'red')], or parse_entities('red cat, dog')"
+            )
         for entity in entities:
             if not isinstance(entity, Entity):
                 raise ValueError(f"entities must be Entity values, got {entity!r}; Entity('cat', 'red') is one")
@@ -81,87 +71,114 @@ class EntityTokens:
     attribute: tuple[int, ...] = ()
 
 
-def parse_entities(text: str) -> tuple[Entity, ...]:
-    """Read entities from a list such as ``"red circle, a blue star and traffic light"``.
+def located_mentions(prompt: Prompt) -> tuple[Mention, ...]:
+    """Where the text of a prompt mentions each of its entities, in their order.
 
-    Commas, semicolons and "and" separate; articles are dropped. A first word that is a colour (with its
-    shade: "dark red") or a common adjective is the attribute, all the rest is the noun. A lone word is a
-    noun, so "orange" is the fruit and "orange orange" an orange one. For any other attribute build the
-    `Entity`.
+    Nouns and attributes are looked for as whole words, whatever their capitals, and as
+    written: an entity "cat" is not found in "two cats". `core.mentions.assign_mentions` says who
+    gets which mention of a repeated noun, and which attribute belongs to which noun.
 
     Raises:
-        ValueError: no entity in the text, or none between two separators.
+        ValueError: an entity that the text does not mention, named with its prompt.
     """
-    parts = [
-        re.sub(r"^(an?|the)\s+", "", part.strip(), flags=re.IGNORECASE)
-        for part in re.split(r"[,;]\s*and\s|[,;]|\sand\s", text, flags=re.IGNORECASE)
-    ]
-    if not all(parts):
-        raise ValueError(f"expected entities such as 'red circle, blue star', got {text!r}")
-    return tuple(_parse_entity(part.split()) for part in parts)
+    mentions = assign_mentions([(entity.noun, entity.attribute) for entity in prompt.entities], prompt.text)
+    found = []
+    for entity, mention in zip(prompt.entities, mentions, strict=True):
+        if mention is None:
+            raise ValueError(_why_not_mentioned(entity, prompt))
+        found.append(mention)
+    return tuple(found)
 
 
-def _parse_entity(words: list[str]) -> Entity:
-    lower = [word.lower() for word in words]
-    if len(words) > 2 and lower[0] in SHADES and lower[1] in COLORS:
-        split = 2
-    elif len(words) > 1 and lower[0] in COLORS | ADJECTIVES:
-        split = 1
-    else:
-        split = 0
-    return Entity(" ".join(words[split:]), " ".join(words[:split]) or None)
-
-
-def locate_entities(prompt: Prompt, tokenizer: Any, max_length: int) -> tuple[EntityTokens, ...]:
+def locate_entities(
+    prompt: Prompt, tokenizer: Any, max_length: int, row: Sequence[int] | None = None
+) -> tuple[EntityTokens, ...]:
     """Find the tokens of every entity of a prompt.
 
-    Nouns and attributes are looked for in the text as whole words, whatever their capitals, and as
-    written: an entity "cat" is not found in "two cats". `core.mentions.assign_mentions` says who
-    gets which mention of a repeated noun, and which attribute belongs to which noun. Characters become
-    tokens through the tokenizer's own offsets, so that words of several tokens, punctuation and special
-    tokens come out right for any tokenizer: CLIP starts with a special token, T5 does not.
+    Their words are those of `located_mentions`. Characters become tokens through the tokenizer's own
+    offsets, so that words of several tokens, punctuation and special tokens come out right for any
+    tokenizer: CLIP starts with a special token, T5 does not.
 
     Args:
         prompt: encoded as pipelines do: special tokens added, padded and cut off at ``max_length``.
         tokenizer: of transformers, with character offsets ("fast").
         max_length: length of the row, special tokens counted: 77 for CLIP.
+        row: the tokens that were encoded, where the pipeline does something to the text first (it expands textual
+            inversions, adds a prefix, cleans): positions are in it. None is the row of the text as it is.
 
     Returns:
         One entry an entity, in the prompt's order.
 
     Raises:
         ValueError: an entity that the text does not mention, or that the length cuts off (even in
-            part), named with its prompt; a tokenizer without offsets.
+            part), named with its prompt; a tokenizer without offsets; a row of quite another text.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(
             f"{type(tokenizer).__name__} gives no character offsets, which entities are located by: load the "
             "fast one, transformers.AutoTokenizer.from_pretrained(..., use_fast=True)"
         )
-    mentions = assign_mentions([(entity.noun, entity.attribute) for entity in prompt.entities], prompt.text)
-    row = tokenizer(
-        prompt.text, max_length=max_length, padding="max_length", truncation=True, return_offsets_mapping=True
-    )
-    whole = tokenizer(prompt.text, truncation=False, return_offsets_mapping=True, verbose=False)
+    if not prompt.entities:
+        return ()
+    own = {"max_length": max_length, "padding": "max_length", "truncation": True}
+    given: Sequence[int] = tokenizer(prompt.text, **own)["input_ids"] if row is None else row
+    encoded = _as_encoded(prompt, tokenizer, given)
+    prompt, whole = encoded.prompt, encoded.whole
     located = []
-    for entity, mention in zip(prompt.entities, mentions, strict=True):
-        if mention is None:
-            raise ValueError(_why_not_mentioned(entity, prompt))
-        spans = [span for span in mention if span is not None]
-        tokens = [_covering(span, row, tokenizer) for span in spans]
-        whole_tokens = [_covering(span, whole, tokenizer) for span in spans]
-        if not all(whole_tokens):
+    for entity, mention in zip(prompt.entities, located_mentions(prompt), strict=True):
+        tokens = [_covering(span, whole, tokenizer) for span in mention if span is not None]
+        if not all(tokens):
             raise ValueError(
                 f"entity {str(entity)!r} has no token: {type(tokenizer).__name__} drops it from the prompt "
                 f"{prompt.text!r}"
             )
-        if [len(found) for found in tokens] != [len(found) for found in whole_tokens]:
+        places = [[encoded.places[token] for token in found] for found in tokens]
+        if not all(place for found in places for place in found):
             raise ValueError(
                 f"entity {str(entity)!r} is cut off: the prompt has {len(whole['input_ids'])} tokens and "
                 f"{max_length} are read. Shorten the prompt, or name the entity earlier: {prompt.text!r}"
             )
-        located.append(EntityTokens(*tokens))
+        located.append(EntityTokens(*(tuple(column for place in found for column in place) for found in places)))
     return tuple(located)
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """A prompt as its row of tokens tells it.
+
+    Args:
+        prompt: with the text that was encoded; as given, if the row holds it.
+        whole: the tokenizer's encoding of that text, special tokens included, nothing cut off.
+        places: columns of the row, by position in ``whole``; none for special tokens and what was cut off.
+    """
+
+    prompt: Prompt
+    whole: Any
+    places: dict[int, Places]
+
+
+def _as_encoded(prompt: Prompt, tokenizer: Any, row: Sequence[int]) -> _Encoded:
+    found = _placed(prompt, tokenizer, row)
+    if found is None:
+        # The words themselves were changed, by cleaning for example: the tokens tell to what.
+        text = tokenizer.decode(row[: content_end(row, tokenizer)], skip_special_tokens=True)
+        found = _placed(Prompt(text, prompt.entities), tokenizer, row)
+        if found is None:
+            raise ValueError(
+                f"the pipeline encodes {text!r} for the prompt {prompt.text!r}, and its words cannot be told from the "
+                "tokens: write the prompt as the pipeline encodes it"
+            )
+    return found
+
+
+def _placed(prompt: Prompt, tokenizer: Any, row: Sequence[int]) -> _Encoded | None:
+    whole = tokenizer(
+        prompt.text, truncation=False, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False
+    )
+    content = [position for position, is_special in enumerate(whole["special_tokens_mask"]) if not is_special]
+    first = next(iter(content), 0)
+    places = token_places([whole["input_ids"][position] for position in content], row, first, tokenizer)
+    return None if places is None else _Encoded(prompt, whole, dict(zip(content, places, strict=True)))
 
 
 def _covering(span: Span, encoding: Any, tokenizer: Any) -> tuple[int, ...]:

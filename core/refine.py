@@ -27,8 +27,8 @@ class RefineTrace:
 
     Args:
         losses: before each shift, and of the sample's last evaluation if that made it stop.
-        iterations: shifts made.
-        failures: why the sample was left where it was; None for one that went well.
+        iterations: shifts made; those of a loss of 0, which has no gradient, leave the latents where they are.
+        failures: why the sample was left where it was; None for one that went well, or whose loss was 0 all along.
         seconds: of the whole batch.
     """
 
@@ -139,6 +139,7 @@ class _Run:
     def __init__(self, loss_fn: LossFn, latents: Tensor, optimizer: SampleOptimizer, threshold: float | None):
         self.began = time.perf_counter()
         self.dtype = latents.dtype
+        self.given = latents.detach()
         self.latents = latents.detach().to(torch.promote_types(latents.dtype, torch.float32))
         self.gradients = Gradients(loss_fn)
         self.optimizer = optimizer
@@ -180,13 +181,15 @@ class _Run:
         count = len(self.latents)
         entries = torch.stack(self.history).permute(2, 0, 1).tolist() if self.history else [[]] * count
         evaluations = [[_Evaluation(*entry) for entry in sample if entry[0]] for sample in entries]
+        latents = self.snapshot()
+        moved = (latents != self.given).flatten(1).any(dim=1).tolist() if self.history else [False] * count
         trace = RefineTrace(
             losses=tuple(tuple(entry.loss for entry in sample) for sample in evaluations),
             iterations=tuple(sum(int(entry.shifts) for entry in sample) for sample in evaluations),
-            failures=tuple(_failure(sample) for sample in evaluations),
+            failures=tuple(_failure(sample, has_moved) for sample, has_moved in zip(evaluations, moved, strict=True)),
             seconds=time.perf_counter() - self.began,
         )
-        return RefineResult(self.snapshot(), trace, snapshots)
+        return RefineResult(latents, trace, snapshots)
 
 
 class _Evaluation(NamedTuple):
@@ -200,7 +203,7 @@ class _Evaluation(NamedTuple):
     loss: float
 
 
-def _failure(evaluations: Sequence[_Evaluation]) -> str | None:
+def _failure(evaluations: Sequence[_Evaluation], moved: bool) -> str | None:
     for iteration, entry in enumerate(evaluations):
         if not entry.finite_loss:
             return f"the loss is {entry.loss} at iteration {iteration}"
@@ -208,6 +211,12 @@ def _failure(evaluations: Sequence[_Evaluation]) -> str | None:
             return f"the gradient is not finite at iteration {iteration}"
         if not entry.finite_latents:
             return f"the shifted latents are not finite at iteration {iteration}"
+    shifted = [entry for entry in evaluations if entry.shifts]
+    if not moved and any(entry.loss for entry in shifted):
+        return (
+            f"no shift moved the latents, at a loss of {shifted[0].loss:.3g}: its gradient is 0, or too small for "
+            "their precision"
+        )
     return None
 
 

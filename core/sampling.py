@@ -262,7 +262,8 @@ def image_tokens(backbone: Backbone, height: int, width: int) -> int:
 
 def noise_dtype(backbone: Backbone) -> torch.dtype:
     """What the stock pipelines draw noise in: the dtype of the text embeddings."""
-    return (backbone.pipe.text_encoder or backbone.pipe.text_encoder_2).dtype
+    encoder = backbone.pipe.text_encoder
+    return (backbone.pipe.text_encoder_2 if encoder is None else encoder).dtype
 
 
 def _states(generators: Sequence[torch.Generator]) -> Tensor:

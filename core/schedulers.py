@@ -1,7 +1,6 @@
 """Diffusers schedulers as values: built from a config, their memory read out and put back.
 
-A scheduler is known here by the attributes that its `step` changes. A new one is one line in `MEMORY`, if it
-satisfies the tests that run over all of them.
+Which there are, and what each remembers, is in `core.known_schedulers`.
 """
 
 import copy
@@ -15,19 +14,8 @@ import torch
 from torch import Tensor
 
 from core.config import SamplerConfig
+from core.known_schedulers import MEMORY
 from core.points import StateValue
-
-MEMORY: dict[str, tuple[str, ...]] = {
-    "DDPMScheduler": (),
-    "DDIMScheduler": (),
-    "PNDMScheduler": ("ets", "counter", "cur_sample", "cur_model_output"),
-    "EulerDiscreteScheduler": (),
-    "EulerAncestralDiscreteScheduler": (),
-    "LMSDiscreteScheduler": ("derivatives",),
-    "DPMSolverMultistepScheduler": ("model_outputs", "lower_order_nums"),
-    "FlowMatchEulerDiscreteScheduler": (),
-}
-"""What each scheduler remembers from step to step, beside its position."""
 
 
 def make_scheduler(

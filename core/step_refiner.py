@@ -1,7 +1,7 @@
 """The refinement of one denoising step: iterative refinement, then guidance, on a batch of latents."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -10,9 +10,14 @@ from core.backbones import backbone_for
 from core.backbones.base import Backbone
 from core.backbones.conditioning import Conditioning
 from core.config import Refinement
+from core.inference import outside_inference
 from core.losses import combined_loss
 from core.refine import RefineTrace, guidance_shift, iterative_refinement
 from core.schedulers import placed_at, scale_model_input
+from core.turns import alone_with
+
+NO_ENTITIES = "the prompt names no entities, so that there is nothing to refine"
+"""The failure that traces give for such a sample, which is left as it is at no cost."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class StepRefiner:
         self.num_steps = len(scheduler.timesteps)
         self._backbones = {backbone.attention.model_dump_json(): backbone}
         self._pipe = backbone.pipe
+        self._denoiser = backbone.denoiser
 
     def acts_at(self, step_index: int, refinement: Refinement) -> bool:
         """Whether the refinement changes latents before this step."""
@@ -85,6 +91,39 @@ class StepRefiner:
             snapshots: iteration counts after which to keep iterative refinement's latents too.
             skip_iterref: iterative refinement of this step is done already.
         """
+        named = conditioning.entity_mask.any(dim=1).tolist()
+        rows = [row for row, has_entities in enumerate(named) if has_entities]
+        if len(rows) == len(latents):
+            with alone_with(self._denoiser):
+                return self._refine(latents, step_index, conditioning, refinement, snapshots, skip_iterref)
+        if rows:
+            with alone_with(self._denoiser):
+                some = conditioning.select(rows)
+                refined = self._refine(latents[rows], step_index, some, refinement, snapshots, skip_iterref)
+        else:
+            refined = Refined(latents[:0], self._nothing(step_index, refinement, skip_iterref), {})
+        kept = {count: _among(latents, rows, refined.snapshots.get(count)) for count in snapshots}
+        traces = tuple(replace(step, trace=_spread(step.trace, rows, len(latents))) for step in refined.traces)
+        return Refined(_among(latents, rows, refined.latents), traces, kept)
+
+    def _nothing(self, step_index: int, refinement: Refinement, skip_iterref: bool) -> tuple[StepTrace, ...]:
+        """The traces of a step at which there is no sample to refine."""
+        iterref, gsng = refinement.iterref, refinement.gsng
+        kinds = ["iterref"] if iterref is not None and iterref.step_index == step_index and not skip_iterref else []
+        if gsng is not None and step_index in gsng.step_range(self.num_steps):
+            kinds.append("gsng")
+        return tuple(StepTrace(step_index, kind, RefineTrace((), (), (), 0.0)) for kind in kinds)
+
+    def _refine(
+        self,
+        latents: Tensor,
+        step_index: int,
+        conditioning: Conditioning,
+        refinement: Refinement,
+        snapshots: Sequence[int],
+        skip_iterref: bool,
+    ) -> Refined:
+        """As `refine`, where every sample has entities."""
         iterref, gsng = refinement.iterref, refinement.gsng
         loss = self._loss(step_index, conditioning, refinement)
         traces: list[StepTrace] = []
@@ -106,6 +145,8 @@ class StepRefiner:
     ) -> Callable[[Tensor, Sequence[int]], Tensor]:
         """Loss (n,) of the latents (n, C, h, w) of the samples `rows` before this step, differentiable."""
         scheduler = placed_at(self.scheduler, step_index)
+        for name, value in vars(scheduler).items():
+            setattr(scheduler, name, outside_inference(value))
         timestep = scheduler.timesteps[step_index]
         choice = refinement.attention.model_dump_json()
         if choice not in self._backbones:
@@ -118,3 +159,22 @@ class StepRefiner:
             return combined_loss(maps.maps, maps.mask, refinement.weights)
 
         return loss
+
+
+def _among(latents: Tensor, rows: Sequence[int], refined: Tensor | None) -> Tensor:
+    """The latents of all samples, with those at `rows` refined."""
+    whole = latents.clone()
+    if rows and refined is not None:
+        whole[list(rows)] = refined
+    return whole
+
+
+def _spread(trace: RefineTrace, rows: Sequence[int], count: int) -> RefineTrace:
+    """The trace of the samples at `rows` as one of all `count`, where the others have nothing to refine."""
+    place = {row: number for number, row in enumerate(rows)}
+    return RefineTrace(
+        losses=tuple(trace.losses[place[row]] if row in place else () for row in range(count)),
+        iterations=tuple(trace.iterations[place[row]] if row in place else 0 for row in range(count)),
+        failures=tuple(trace.failures[place[row]] if row in place else NO_ENTITIES for row in range(count)),
+        seconds=trace.seconds,
+    )

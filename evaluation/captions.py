@@ -9,6 +9,7 @@ from transformers import BlipForConditionalGeneration, BlipProcessor
 
 from core.devices import usable_device
 from evaluation.pretrained import fingerprint_of, load_config, load_network
+from evaluation.rgb import as_rgb
 
 
 class BlipCaptioner:
@@ -56,7 +57,7 @@ class BlipCaptioner:
         """One caption an image."""
         texts: list[str] = []
         for start in range(0, len(images), self._batch_size):
-            batch = [image.convert("RGB") for image in images[start : start + self._batch_size]]
+            batch = [as_rgb(image) for image in images[start : start + self._batch_size]]
             inputs = self._processor(images=batch, return_tensors="pt").to(self._device)
             tokens = self._model.generate(**inputs, max_new_tokens=self._max_new_tokens, do_sample=False, num_beams=1)
             texts += [text.strip() for text in self._processor.batch_decode(tokens, skip_special_tokens=True)]

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.devices import usable_device
+from core.hub import hub_trouble
 from core.prompts import Entity, Prompt
 from core.shapes.models import resolve_model
 from evaluation.pretrained import fingerprint_of
+from evaluation.rgb import as_rgb
 from evaluation.template import indefinite_article
 
 SHAPES_CLIP = "keystep/shapes-clip"
@@ -81,7 +83,7 @@ class ClipScorer:
         """(N, D) float32 embeddings of length 1 of images of any size."""
         features = []
         for start in range(0, len(images), self._batch_size):
-            batch = [self._preprocess(image.convert("RGB")) for image in images[start : start + self._batch_size]]
+            batch = [self._preprocess(as_rgb(image)) for image in images[start : start + self._batch_size]]
             pixels = torch.stack(batch).to(self._device)
             features.append(self._model.encode_image(pixels, normalize=True).float().cpu())
         return torch.cat(features).numpy()
@@ -157,7 +159,11 @@ def _source(model: str, pretrained: str | None) -> str:
         return f"local-dir:{path}"
     if plain != model or resolve_model(plain) != plain:
         raise ValueError(f"no CLIP at {model!r}: there is no folder {path}")
-    if not model.startswith("hf-hub:"):
+    if model.startswith("hf-hub:"):
+        trouble = hub_trouble(model.removeprefix("hf-hub:"), file="open_clip_config.json")
+        if trouble is not None:
+            raise ValueError(f"no CLIP: {trouble}")
+    else:
         if model not in open_clip.list_models():
             raise ValueError(f"no CLIP {model!r}: neither a folder, nor hf-hub:..., nor an open_clip architecture")
         if pretrained is None:

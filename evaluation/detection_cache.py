@@ -13,11 +13,12 @@ from evaluation.colors import PALETTES, Palette
 from evaluation.detections import Detections, Instance, count_colors
 from evaluation.detector import Detector
 from evaluation.line_cache import KEY_DIGITS, LineCache
+from evaluation.rgb import as_rgb
 
 
 def image_key(image: Image.Image) -> str:
     """32 hex digits that identify an image by its size and its RGB pixels, whatever file they came in."""
-    rgb = image.convert("RGB")
+    rgb = as_rgb(image)
     digest = hashlib.sha256(f"{rgb.width}x{rgb.height}:".encode())
     digest.update(rgb.tobytes())
     return digest.hexdigest()[:KEY_DIGITS]
@@ -32,7 +33,7 @@ class DetectionCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str], fingerprint: str) -> None:
-        self._lines = LineCache(Path(folder) / fingerprint, "image")
+        self._lines = LineCache(Path(folder) / fingerprint, "image", Detections.from_json)
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -96,7 +97,7 @@ class CachedDetector(Detector):
         assert detections is not None
         missing = [palette for palette in self._palettes if palette.fingerprint not in detections.colors]
         if missing:
-            pixels = np.asarray(image.convert("RGB"))
+            pixels = np.asarray(as_rgb(image))
             masks = [detections.mask(index) for index in range(len(detections))]
             counted = {palette.fingerprint: count_colors(pixels, masks, palette) for palette in missing}
             detections = replace(detections, colors={**detections.colors, **counted})

@@ -10,6 +10,7 @@ from PIL import Image
 
 from evaluation.colors import PALETTES, Palette
 from evaluation.masks import decode_runs, encode_runs, high_overlaps
+from evaluation.rgb import as_rgb
 
 LEAST_OVERLAP = 0.5  # intersection over union below which a pair of masks is not kept
 
@@ -143,7 +144,7 @@ def measure(
     Raises:
         ValueError: if a mask is not of the image's size.
     """
-    pixels = np.asarray(image.convert("RGB"))
+    pixels = np.asarray(as_rgb(image))
     height, width = pixels.shape[:2]
     for instance in instances:
         if instance.mask.shape != (height, width):

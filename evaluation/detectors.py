@@ -5,6 +5,7 @@ from collections.abc import Callable
 from core.shapes.models import resolve_model
 from evaluation.detections import Detections, Instance
 from evaluation.detector import DEFAULT_MIN_SCORE, Detector
+from evaluation.detector_names import DEFAULT_DETECTOR, SHAPES_DETECTOR
 from evaluation.instance_segmentation import FAMILIES, InstanceSegmenter
 from evaluation.pretrained import load_config
 from evaluation.semantic_segmentation import SemanticSegmenter
@@ -19,9 +20,6 @@ __all__ = [
     "Instance",
     "load_detector",
 ]
-
-DEFAULT_DETECTOR = "Roboflow/rf-detr-seg-medium"
-SHAPES_DETECTOR = "keystep/shapes-segmenter"  # the default of the embedded models
 
 DETECTORS: dict[str, Callable[..., Detector]] = {
     "instance": InstanceSegmenter,

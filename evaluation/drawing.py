@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from evaluation.rgb import as_rgb
+
 Color = tuple[int, int, int]
 
 INK: Color = (28, 30, 34)
@@ -78,9 +80,9 @@ def fitted(image: Image.Image, side: int) -> Image.Image:
     longest = max(image.size)
     if longest <= side:
         factor = side // longest
-        return image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+        return as_rgb(image).resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     size = (max(1, round(image.width * side / longest)), max(1, round(image.height * side / longest)))
-    return image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    return as_rgb(image).resize(size, Image.Resampling.LANCZOS)
 
 
 def outlined(picture: Image.Image, masks: Sequence[NDArray[np.bool_]], colors: Sequence[Color]) -> Image.Image:
@@ -91,7 +93,7 @@ def outlined(picture: Image.Image, masks: Sequence[NDArray[np.bool_]], colors: S
         masks: each (H, W) bool of any size; stretched to the picture's.
         colors: one a mask.
     """
-    pixels = np.array(picture.convert("RGB"))
+    pixels = np.array(as_rgb(picture))
     resized = [Image.fromarray(mask).resize(picture.size, Image.Resampling.NEAREST) for mask in masks]
     large = [np.asarray(mask, dtype=bool) for mask in resized]
     for mask in large:

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 
 from core.prompts import Entity, Prompt
 
+# GenEval's name of a COCO class that is no alias everywhere: where detectors know animals, a mouse is one.
+_COCO_NOUNS = {"computer mouse": "mouse"}
+
 
 def is_geneval(row: Mapping[str, object]) -> bool:
     """Whether a JSON row has GenEval's layout."""
@@ -23,12 +26,13 @@ def prompt_from_geneval(row: Mapping[str, object]) -> Prompt | None:
     entities = []
     for wanted in include:
         if not isinstance(wanted, dict) or not isinstance(wanted.get("class"), str):
-            raise ValueError(f"each object in 'include' needs 'class' (text), got {wanted!r}")
+            raise ValueError(f"each object in 'include' needs 'class' (text), got {wanted!r:.200}")
         if not isinstance(wanted.get("color"), str | None):
-            raise ValueError(f"'color' in 'include' must be text, got {wanted['color']!r}")
+            raise ValueError(f"'color' in 'include' must be text, got {wanted['color']!r:.200}")
         if wanted.get("count", 1) != 1 or wanted.get("position") is not None:
             return None
-        entities.append(Entity(wanted["class"], wanted.get("color")))
+        noun = wanted["class"].strip()
+        entities.append(Entity(_COCO_NOUNS.get(noun, noun), wanted.get("color")))
     return None if row.get("exclude") else Prompt(text.strip(), tuple(entities))
 
 

@@ -58,7 +58,8 @@ class ImageMetrics:
         wanted = {"caption_similarity": captioner is not None, "aesthetics": aesthetics is not None}
         self.names = tuple(name for name in METRICS if wanted.get(name, True))
         identity = "-".join(model["fingerprint"] for model in self.models.values())
-        self._cache = LineCache(Path(folder) / f"metrics-{hashlib.sha256(identity.encode()).hexdigest()[:16]}", "pair")
+        place = Path(folder) / f"metrics-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+        self._cache = LineCache(place, "pair", lambda line: check_measurement(line, self.names))
 
     def measure(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> dict[str, NDArray[np.float64]]:
         """(N,) values of each metric of `names`, of N images, each with its own prompt.
@@ -91,6 +92,16 @@ class ImageMetrics:
         if self._aesthetics is not None:
             columns = {**columns, "aesthetics": self._aesthetics.scores(features).tolist()}
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def check_measurement(line: Mapping[str, Any], names: Sequence[str]) -> None:
+    """A line of the cache without a checksum.
+
+    Raises:
+        KeyError, TypeError, ValueError: it has not all of the metrics `names`, or holds what no measurement does.
+    """
+    if not line.keys() <= {"pair", "caption", *METRICS} or not all(np.isfinite(line[name]) for name in names):
+        raise ValueError(f"not a measurement: {line!r}")
 
 
 def _key(image: Image.Image, prompt: Prompt) -> str:

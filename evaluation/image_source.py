@@ -1,18 +1,19 @@
 """The images of a prompt set, made by any generator: found in a folder, a tar file or a JSON map, and checked.
 
 In a folder (sub-folders too) or a tar file an image is named after its prompt, blanks as underscores, and its
-number: `a_photo_of_a_cat_and_a_dog_3.png` (also `...dog.3.png`), capitals being ignored. A JSON map lists
-them by prompt: {"a photo of a cat": ["any/name.png", ...]} (numbers count from 0) or {"a photo of a cat":
+number: `a_photo_of_a_cat_and_a_dog_3.png` (also `...dog.3.png`), capitals being ignored; what is no safe name is
+changed by `evaluation.file_names`, and found by the unchanged name too. GenEval's folders and T2I-CompBench's names
+are read as they are (`evaluation.image_layouts`). A JSON map lists
+images by prompt: {"a photo of a cat": ["any/name.png", ...]} (numbers count from 0) or {"a photo of a cat":
 {"3": "any/name.png"}}, with paths relative to the JSON file. Only headers are read here; pictures are opened
 one by one.
 """
 
 import io
-import json
-import re
+import os
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +21,13 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from core.plain_text import decoded
+from evaluation.file_names import file_stem
+from evaluation.image_layouts import Placed, map_example, placed_by_map, placed_by_name
 from evaluation.prompt_sets import PromptSet
+from evaluation.rgb import as_rgb
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-NUMBERED = re.compile(r"(.+)[_.](\d+)")
 # What Pillow raises for files that are cut off, of another kind, or broken inside.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
@@ -51,12 +54,16 @@ class Problems:
         return any(self.lists().values())
 
     def lists(self) -> dict[str, list[str]]:
-        """The four lists by the name to show them under."""
-        return {
+        """The four lists by the name to show them under; bytes of a name that are no text as `\\udcff`."""
+        lists = {
             "unreadable": self.unreadable,
             "missing": self.missing,
             "surplus": self.surplus,
             "odd-sized": self.odd_sized,
+        }
+        return {
+            name: [entry.encode(errors="backslashreplace").decode() for entry in entries]
+            for name, entries in lists.items()
         }
 
 
@@ -79,7 +86,8 @@ class ImageSource:
             for file in self.files:
                 try:
                     with open_place(file.place) as stream, Image.open(stream) as image:
-                        picture = image.convert("RGB")
+                        image.load()
+                        picture = as_rgb(image)
                 except UNREADABLE as error:
                     self.problems.unreadable.append(f"{file.place}: {error}")
                     picture = None
@@ -99,25 +107,10 @@ def find_images(path: str | Path, prompts: PromptSet, *, images_per_prompt: int 
     if images_per_prompt is not None and images_per_prompt < 1:
         raise ValueError(f"images per prompt must be at least 1, got {images_per_prompt}")
     problems = Problems()
-    found: dict[tuple[int, int], str] = {}
-    if path.suffix == ".json" and path.is_file():
-        named = _from_map(path, prompts)
-    elif path.is_dir() or path.name.endswith(TAR_SUFFIXES):
-        named = _from_names(path, prompts)
-    else:
-        raise ValueError(f"{path}: images are read from a folder, a .tar file or a .json map; this is none")
-    for place, prompt_index, seed in named:
-        if prompt_index is None:
-            problems.surplus.append(f"{place}: no prompt of the set is called so")
-        elif images_per_prompt is not None and seed >= images_per_prompt:
-            problems.surplus.append(f"{place}: number {seed}, and {images_per_prompt} images a prompt are expected")
-        elif (prompt_index, seed) in found:
-            problems.surplus.append(f"{place}: same prompt and number as {found[prompt_index, seed]}")
-        else:
-            found[prompt_index, seed] = place
+    placed = _placed(path, prompts)
+    found = _sorted_out(placed, images_per_prompt, problems)
     if not found:
-        example = file_stem(prompts.prompts[0].text)
-        raise ValueError(f"{path}: no image of the prompt set; the first would be called {example}_0.png")
+        raise ValueError(_nothing_found(path, placed, prompts))
     expected = range(images_per_prompt) if images_per_prompt else sorted({seed for _, seed in found})
     for index, prompt in enumerate(prompts.prompts):
         absent = [seed for seed in expected if (index, seed) not in found]
@@ -136,53 +129,56 @@ def find_images(path: str | Path, prompts: PromptSet, *, images_per_prompt: int 
     return ImageSource(path, readable, tuple(expected), usual, problems)
 
 
-def file_stem(text: str) -> str:
-    """A prompt as the beginning of its images' names: blanks as underscores."""
-    return "_".join(text.split())
+def _placed(path: Path, prompts: PromptSet) -> list[Placed]:
+    """Every image at the path, with what its place says of prompt and number."""
+    if path.suffix.lower() == ".json" and path.is_file():
+        return list(placed_by_map(path, prompts))
+    if not (path.is_dir() or path.name.lower().endswith(TAR_SUFFIXES)):
+        raise ValueError(f"{path}: images are read from a folder, a .tar file or a .json map; this is none")
+    places = _places(path)
+    with _opener(path) as open_place:
+
+        def read(place: str) -> str:
+            with open_place(place) as stream:
+                return decoded(stream.read(), place)
+
+        return placed_by_name(places, prompts, read)
 
 
-def _from_names(path: Path, prompts: PromptSet) -> Iterator[tuple[str, int | None, int]]:
-    """(place, prompt index or None, number) of every image in a folder or tar file, in reading order."""
-    index_of: dict[str, int] = {}
-    for index, prompt in enumerate(prompts.prompts):
-        other = index_of.setdefault(file_stem(prompt.text).casefold(), index)
-        if other != index:
-            raise ValueError(f"images of {prompts.prompts[other].text!r} and {prompt.text!r} have the same names")
-    for place in _places(path):
-        name = Path(place)
-        if name.suffix.lower() not in SUFFIXES or name.name.startswith("."):
-            continue
-        match = NUMBERED.fullmatch(name.stem)
-        index = index_of.get(match[1].casefold().replace(" ", "_")) if match else None
-        yield place, index, int(match[2]) if match else 0
+def _sorted_out(
+    placed: Iterable[Placed], images_per_prompt: int | None, problems: Problems
+) -> dict[tuple[int, int], str]:
+    """The places by prompt index and number; what is not expected goes to the problems."""
+    found: dict[tuple[int, int], str] = {}
+    for place, prompt_index, seed, reason in placed:
+        if prompt_index is None:
+            problems.surplus.append(f"{place}: {reason}")
+        elif images_per_prompt is not None and seed >= images_per_prompt:
+            problems.surplus.append(f"{place}: number {seed}, and {images_per_prompt} images a prompt are expected")
+        elif (prompt_index, seed) in found:
+            problems.surplus.append(f"{place}: same prompt and number as {found[prompt_index, seed]}")
+        else:
+            found[prompt_index, seed] = place
+    return found
 
 
-def _places(path: Path) -> Iterable[str]:
+def _nothing_found(path: Path, placed: Sequence[Placed], prompts: PromptSet) -> str:
+    text = prompts.prompts[0].text
+    place = os.path.relpath(placed[0].place, path.parent) if placed and path.is_dir() else "any/name.png"
+    return (
+        f"{path}: no image of the prompt set; the first would be called {file_stem(text)}_0.png. Images with other "
+        f"names are listed in a map, a .json file such as\n    {map_example(text, place)}"
+    )
+
+
+def _places(path: Path) -> list[str]:
     if path.is_dir():
-        return (str(place) for place in sorted(path.rglob("*")) if place.is_file())
+        return [str(place) for place in sorted(path.rglob("*")) if place.is_file()]
     try:
         with tarfile.open(path) as archive:
             return [member.name for member in archive if member.isfile()]
     except (tarfile.TarError, OSError, EOFError) as error:
         raise ValueError(f"{path}: not a readable tar file: {error}") from error
-
-
-def _from_map(path: Path, prompts: PromptSet) -> Iterator[tuple[str, int | None, int]]:
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
-    if not isinstance(listed, dict):
-        raise ValueError(f'{path}: must be a map such as {{"a photo of a cat": ["cat.png", ...]}}')
-    index_of = {prompt.text: index for index, prompt in enumerate(prompts.prompts)}
-    for text, places in listed.items():
-        numbered = places.items() if isinstance(places, dict) else enumerate(places) if isinstance(places, list) else ()
-        if not numbered:
-            raise ValueError(f"{path}: {text!r} must have a list of files, or a map of number to file, got {places!r}")
-        for number, place in numbered:
-            if not isinstance(place, str) or not str(number).isdecimal():
-                raise ValueError(f"{path}: {text!r}: expected a number and a file, got {number!r}: {place!r}")
-            yield str(path.parent / place), index_of.get(text), int(number)
 
 
 def _sizes(path: Path, files: list[ImageFile], problems: Problems) -> dict[str, tuple[int, int]]:
@@ -204,7 +200,7 @@ def _reason(error: BaseException) -> str:
 @contextmanager
 def _opener(path: Path):
     """A function that opens a place as a binary stream; one tar file stays open for all of its members."""
-    if path.is_dir() or path.suffix == ".json":
+    if path.is_dir() or path.suffix.lower() == ".json":
 
         def open_file(place: str) -> BinaryIO:
             return open(place, "rb")

@@ -27,6 +27,7 @@ from evaluation.pretrained import (
     load_config,
     load_network,
 )
+from evaluation.rgb import as_rgb
 
 
 def best_sigmoid(logits: Tensor) -> Tensor:
@@ -174,7 +175,7 @@ class InstanceSegmenter(Detector):
         """See `Detector.detect`. Boxes are those around the masks."""
         found: list[list[Instance]] = [[] for _ in images]
         for indices in batches_of_one_size(images, self._batch_size):
-            batch = [images[index].convert("RGB") for index in indices]
+            batch = [as_rgb(images[index]) for index in indices]
             tasks = {} if self._family.task is None else {"task_inputs": [self._family.task] * len(batch)}
             inputs = self._processor(images=batch, return_tensors="pt", **tasks).to(self._device)
             outputs = self._model(**inputs)

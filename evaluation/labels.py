@@ -11,6 +11,7 @@ _ALIASES = {
     "bike": "bicycle",
     "cellphone": "cell phone",
     "mobile phone": "cell phone",
+    "computer keyboard": "keyboard",
     "diningtable": "dining table",
     "doughnut": "donut",
     "fridge": "refrigerator",
@@ -23,6 +24,7 @@ _ALIASES = {
     "stoplight": "traffic light",
     "television": "tv",
     "traffic signal": "traffic light",
+    "tv remote": "remote",
     "tv monitor": "tv",
     "tvmonitor": "tv",
 }

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig
 
+from core.hub import hub_trouble, weights_trouble
 from core.shapes.models import resolve_model
 from evaluation.coco import COCO_CATEGORY_IDS
 from evaluation.labels import canonical_label
@@ -25,6 +26,9 @@ def load_config(model: str, revision: str | None, *, what: str = "detector") -> 
     folder = Path(resolve_model(model))
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ValueError(f"no {what} at {model!r}: the folder has no config.json")
+    trouble = hub_trouble(resolve_model(model), revision=revision, file="config.json")
+    if trouble is not None:
+        raise ValueError(f"no {what}: {trouble}")
     try:
         return AutoConfig.from_pretrained(resolve_model(model), revision=revision, trust_remote_code=False)
     except OSError as error:
@@ -49,8 +53,9 @@ def load_network(network: Any, model: str, revision: str | None) -> Any:
             resolve_model(model), revision=revision, use_safetensors=True, trust_remote_code=False
         )
     except OSError as error:
+        trouble = weights_trouble(resolve_model(model), revision=revision)
         raise ValueError(
-            f"{model!r} has no safetensors weights (pickled ones can run code and are not loaded): {error}"
+            trouble or f"{model!r} has no safetensors weights (pickled ones can run code and are not loaded): {error}"
         ) from error
     return loaded.eval()
 

@@ -24,6 +24,7 @@ from evaluation.pretrained import (
     load_config,
     load_network,
 )
+from evaluation.rgb import as_rgb
 
 BACKGROUND = "background"
 MIN_AREA = 12  # px; the smallest shape of the shapes world covers about 100
@@ -87,7 +88,7 @@ class SemanticSegmenter(Detector):
         """See `Detector.detect`."""
         found: list[list[Instance]] = [[] for _ in images]
         for indices in batches_of_one_size(images, self._batch_size):
-            batch = [images[index].convert("RGB") for index in indices]
+            batch = [as_rgb(images[index]) for index in indices]
             logits = self._model(pixel_values=self._inputs(batch).to(self._device)).logits
             size = (batch[0].height, batch[0].width)
             if logits.shape[-2:] != size:

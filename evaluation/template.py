@@ -5,10 +5,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
+from core.plain_text import read_text
 from core.prompts import Entity, Prompt
 from evaluation.assignments import Assignments
+from evaluation.bounded_yaml import load_yaml
 
 PLACEHOLDER = re.compile(r"\$(entity|object|adj|ind_ar)(\d*)(?![A-Za-z0-9_])")
 GENERATE = ("permutation", "combination", "ordered_combination")
@@ -97,10 +97,7 @@ def parse_template(text: str, *, folder: Path | None = None, source: str = "temp
     v1's `generate: permutation | combination | ordered_combination`, and `object` wherever `entity` stands.
     Raises ValueError that names the source, and the line where YAML knows it.
     """
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{source}: not YAML: {error}") from error
+    data = load_yaml(text, source)
     if not isinstance(data, dict) or not isinstance(data.get("template"), str):
         raise ValueError(f"{source}: needs the key 'template' with a text such as 'a photo of $ind_ar1 $entity1'")
     data = {re.sub("^object", "entity", str(key)).replace("entitys", "entities"): data[key] for key in data}
@@ -137,7 +134,7 @@ def parse_template(text: str, *, folder: Path | None = None, source: str = "temp
 def read_template(path: str | Path) -> Template:
     """The template in a YAML file; list files are relative to it. Raises ValueError naming the file."""
     path = Path(path)
-    return parse_template(path.read_text(encoding="utf-8"), folder=path.parent, source=str(path))
+    return parse_template(read_text(path), folder=path.parent, source=str(path))
 
 
 def _places(text: str, source: str) -> tuple[list[int], set[int]]:
@@ -161,7 +158,7 @@ def _values(given: object, key: str, folder: Path | None, source: str) -> list[s
         path = (folder or Path()) / str(given["path"])
         if not path.is_file():
             raise ValueError(f"{source}: the list file of {key!r} does not exist: {path}")
-        given = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        given = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     elif isinstance(given, dict) and set(given) == {"list"}:
         given = given["list"]
     if not isinstance(given, list):

@@ -17,8 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.bounded_json import read_json
 from core.prompts import Prompt
+from evaluation.file_names import file_stem, within_bytes
 from evaluation.tiam import CONFIDENCES, ImageScore
+from evaluation.tiam_checks import check_sums, impossible_value, write_sums
 
 Table = dict[str, dict[str, Any]]
 
@@ -119,6 +122,8 @@ def aggregate_tables(tables: Iterable[Table]) -> dict[str, Table]:
 def write_tables(scores: Iterable[PromptScore], folder: str | os.PathLike[str]) -> dict[str, Table]:
     """Write `tiam_score_per_prompt/<prompt>.json` and the aggregates into a folder, as TIAMv2 does.
 
+    The checksums of the per-prompt files stand beside their folder, as `sha256sum --check SHA256SUMS` reads them.
+
     Returns:
         The aggregates, by file name.
 
@@ -134,6 +139,7 @@ def write_tables(scores: Iterable[PromptScore], folder: str | os.PathLike[str]) 
             raise ValueError(f"prompt {score.prompt!r} comes twice; collect all its images before writing")
         tables[name] = prompt_table(score)
         _write(per_prompt / name, tables[name])
+    write_sums(per_prompt, tables)
     aggregates = aggregate_tables(tables.values())
     for name, table in aggregates.items():
         _write(Path(folder) / name, table)
@@ -144,11 +150,13 @@ def read_tables(folder: str | os.PathLike[str]) -> list[Table]:
     """The per-prompt files of a folder, ours or TIAMv2's.
 
     Raises:
-        ValueError: if there are none, or one is not in the layout; the message names the file.
+        ValueError: if there are none, one is not in the layout, has values that no score can have, or is not the one
+            that was written; the message names the file.
     """
     paths = sorted(Path(folder).glob("*.json"))
     if not paths:
         raise ValueError(f"no per-prompt JSON files in {folder}")
+    check_sums(Path(folder))
     return [_read(path) for path in paths]
 
 
@@ -195,11 +203,11 @@ def _mean_by_seed(cells: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _file_name(prompt: str) -> str:
-    """TIAMv2's name, blanks as underscores; with a hash where that would be ambiguous or too long for a file."""
+    """TIAMv2's name, blanks as underscores; with a hash where that would be ambiguous, or no safe name of a file."""
     plain = re.sub(r"[^\w.,'-]", "_", prompt)
-    if plain == prompt.replace(" ", "_") and "_" not in prompt and len(plain.encode()) <= 200:
+    if plain == prompt.replace(" ", "_") and "_" not in prompt and file_stem(prompt) == plain:
         return f"{plain}.json"
-    return f"{plain[:100]}-{hashlib.sha256(prompt.encode()).hexdigest()[:8]}.json"
+    return f"{within_bytes(plain, 100).lstrip('.')}-{hashlib.sha256(prompt.encode()).hexdigest()[:8]}.json"
 
 
 def _write(path: Path, table: Table) -> None:
@@ -209,10 +217,7 @@ def _write(path: Path, table: Table) -> None:
 
 
 def _read(path: Path) -> Table:
-    try:
-        table = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    table = read_json(path)
     wanted = ["conf", "tiam", "n_class_detected", "tiam_per_seed", "prompt", "count_order"]
     missing = wanted if not isinstance(table, dict) else [name for name in wanted if name not in table]
     if missing:
@@ -221,4 +226,7 @@ def _read(path: Path) -> Table:
     ragged = [name for name, column in table.items() if not isinstance(column, dict) or set(column) != rows]
     if ragged or "0" not in rows:
         raise ValueError(f"{path} is not a per-prompt TIAMv2 file: rows are missing in {', '.join(ragged) or 'conf'}")
+    impossible = impossible_value(table)
+    if impossible:
+        raise ValueError(f"{path} is damaged, or not a per-prompt TIAMv2 file: {impossible}")
     return table

@@ -12,6 +12,7 @@ from evaluation.detector import DEFAULT_MIN_SCORE, Detector, check_min_score
 from evaluation.labels import canonical_label
 from evaluation.masks import mask_box
 from evaluation.pretrained import fingerprint_of
+from evaluation.rgb import as_rgb
 
 
 class YoloSegmenter(Detector):
@@ -64,7 +65,7 @@ class YoloSegmenter(Detector):
         """See `Detector.detect`. Ultralytics' own suppression keeps one class an instance."""
         found = []
         for start in range(0, len(images), self._batch_size):
-            batch = [image.convert("RGB") for image in images[start : start + self._batch_size]]
+            batch = [as_rgb(image) for image in images[start : start + self._batch_size]]
             results = self._model.predict(
                 batch, conf=self.min_score, retina_masks=True, device=self._device, verbose=False
             )

@@ -1,6 +1,7 @@
 """From a search's result to the step config that production loads, with the evidence for it."""
 
 from core import evidence
+from core.backbones.families import known_family
 from core.config import StepConfig
 from core.evidence import Evidence
 from evaluation.statistics import Estimate
@@ -29,6 +30,8 @@ def step_config(result: SearchResult, *, runner_up: bool = False, force: bool = 
     return StepConfig(
         model=spec.model.id,
         revision=spec.model.revision,
+        variant=spec.model.variant,
+        family=known_family(spec.model.id, spec.model.revision),
         dtype=spec.model.dtype,
         sampler=spec.sampler,
         refinement=refinement,

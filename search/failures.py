@@ -5,6 +5,10 @@ class WorkFailed(RuntimeError):
     """Workers could not do what was asked of them. Its message says what failed last, and what to do."""
 
 
+class RayDied(WorkFailed):
+    """The Ray runtime that a search works in is gone. Its message says what of it, and what to do."""
+
+
 def in_a_line(problem: BaseException) -> str:
     """The innermost cause of an exception as `Type: first line`; what Ray wraps around it is left out.
 

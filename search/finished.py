@@ -5,6 +5,7 @@ from pathlib import Path
 from search.instances import Part, make_parts
 from search.metric_estimates import MetricsFound
 from search.metrics import measure_settings
+from search.ray_runtime import start_ray
 from search.reporting.before_after import copy_sheet, draw, pictures_of, tell
 from search.reporting.progress import SearchView
 from search.result import SearchResult
@@ -14,7 +15,6 @@ from search.settings.space import Space
 from search.spec import MetricsSpec, SearchSpec
 from search.stored_searches import local_search_folder, search_folder, stored_result
 from search.tracking.tracker import Tracker
-from search.tuning import start_ray
 from search.work.pool import WorkerPool
 
 

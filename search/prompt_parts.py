@@ -83,7 +83,7 @@ def _population(source: str) -> Template | tuple[Prompt, ...]:
         return standard_template(source)
     path = Path(source)
     try:
-        if path.suffix in (".yaml", ".yml") and path.is_file():
+        if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
             return read_template(path)
         return load_prompt_set(source).prompts
     except ValueError as error:

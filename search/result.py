@@ -1,5 +1,6 @@
 """All that a search found, as one JSON file: result.json in the search's folder. Nothing in it is code."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -8,6 +9,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from core.config import Refinement
 from core.frozen import mistakes
+from core.seals import open_seal, seal
 from evaluation.statistics import Estimate, prompt_means
 from search.instances import Part
 from search.metric_estimates import MetricsFound
@@ -260,7 +262,7 @@ class SearchResult(BaseModel):
         """
         trials = tuple(replace(trial, reason=masked(trial.reason)) for trial in self.trials)
         shown = self.model_copy(update={"spec": self.spec.without_secrets(), "trials": trials})
-        folder.write(FILE_NAME, (shown.model_dump_json(indent=1) + "\n").encode())
+        folder.write(FILE_NAME, seal(shown.model_dump_json(indent=1)).encode())
 
     @classmethod
     def read(cls, folder: Storage, name: str = FILE_NAME) -> "SearchResult":
@@ -268,12 +270,14 @@ class SearchResult(BaseModel):
 
         Raises:
             FileNotFoundError: there is none.
-            ValueError: it is not what this version writes; names the file and the fields at fault.
+            ValueError: it is damaged, or not what this version writes; names the file and the fields at fault.
         """
+        content = folder.read(name)
         try:
-            return cls.model_validate_json(folder.read(name))
-        except ValidationError as error:
+            return cls.model_validate_json(json.dumps(open_seal(content).value))
+        except ValueError as error:
+            said = f"\n{mistakes(error)}" if isinstance(error, ValidationError) else f" {error}"
             raise ValueError(
-                f"{masked(folder.uri).rstrip('/')}/{name} is no search result of this version of keystep; run the "
-                f"search again, it computes nothing that is known:\n{mistakes(error)}"
+                f"{masked(folder.uri).rstrip('/')}/{name} is damaged, or no search result of this version of keystep; "
+                f"run the search again, it computes nothing that is known:{said}"
             ) from None

@@ -6,13 +6,16 @@ from typing import TextIO
 from core.config import Refinement
 from search.findings import Findings, KeepUp, costs
 from search.finished import call_again, finished_result, measured
+from search.images.notices import Teller
 from search.images.outcomes import setting_id
 from search.instances import make_parts
 from search.metrics import metric_models
 from search.preflight import inspect, seconds_per_image
+from search.ray_runtime import start_ray
+from search.ray_watch import watched
 from search.reporting.before_after import copy_sheet, draw, pictures_of, tell
 from search.reporting.how_far import how_far
-from search.reporting.progress import Images, SearchView, ViewCallback, Watched
+from search.reporting.progress import Images, SearchView, TellNotices, ViewCallback, Watched
 from search.reporting.settings_text import setting_text
 from search.result import FILE_NAME, Chosen, SearchResult, SettingRow
 from search.selection import Choice
@@ -20,10 +23,11 @@ from search.settings.journal import forget, sole_driver
 from search.settings.ledger import TrialRecord
 from search.settings.space import Space
 from search.spec import SearchSpec
-from search.stored_searches import local_search_folder, search_folder, stored_result
+from search.spec_checks import check_spec
+from search.stored_searches import SEARCHES, local_search_folder, search_folder, stored_result
 from search.tracking.tracker import Tracker
 from search.tracking.tune_tracking import TuneTracking
-from search.tuning import run_trials, start_ray
+from search.tuning import run_trials
 from search.work.ahead import HeldOutAhead
 from search.work.batches import BlockDone
 from search.work.pool import WorkerPool
@@ -47,14 +51,17 @@ def run_search(
 
     Raises:
         ValueError: a mistake in the spec, before anything is made; storage that cannot be written.
+        RayDied: Ray died; the same call goes on.
+        OSError: storage that can no longer be written; the same call goes on.
         KeyboardInterrupt: Ctrl-C; says how far it was. The same call goes on.
     """
     spec = spec.anchored()
     finished = None if fresh else finished_result(spec)
     if finished is not None:
-        return call_again(spec, finished, _view(spec, stream), sheet)
+        with watched():
+            return call_again(spec, finished, _view(spec, stream), sheet)
     search = _Search(spec, stream)
-    with search.view.shown():
+    with watched(spec.storage.path, f"{SEARCHES}/{spec.search_id}"), search.view.shown():
         try:
             result = search.run(fresh, sheet)
         except BaseException as stop:
@@ -72,6 +79,7 @@ class _Search:
 
     def __init__(self, spec: SearchSpec, stream: TextIO | None):
         self.spec = spec
+        check_spec(spec)
         self.validation, self.held_out = make_parts(spec)
         self.view = _view(spec, stream)
         self.local = local_search_folder(spec)
@@ -81,6 +89,7 @@ class _Search:
         if earlier is not None:
             self.found.seconds_before = earlier.wall_seconds
             self.found.ahead = earlier.evaluations_ahead, earlier.worker_seconds_ahead
+        self._tell = Teller(self.view.note)
         self._finished = False
 
     def run(self, fresh: bool, sheet: Path | None) -> SearchResult:
@@ -89,7 +98,7 @@ class _Search:
         self.view.stage("preflight")
         path, search_id = self.spec.storage.path, self.spec.search_id
         with WorkerPool(self.spec) as pool:
-            pool.on_state = self.view.workers
+            pool.on_state, pool.on_notices = self.view.workers, self._tell
             pool.open()
             preflight = pool.ask(inspect, (self.validation, self.held_out), self.spec.resources.batch_size)
             self.found.preflight = preflight
@@ -171,7 +180,12 @@ class _Search:
                 self.validation,
                 self.found.baselines[0].values,
                 pool=pool,
-                callbacks=[ViewCallback(self.view, pool.look), TuneTracking(self.tracker), KeepUp(self.found)],
+                callbacks=[
+                    ViewCallback(self.view, pool.look),
+                    TuneTracking(self.tracker),
+                    KeepUp(self.found),
+                    TellNotices(self._tell),
+                ],
                 on_end=self._keep,
                 on_known=known,
             )

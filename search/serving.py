@@ -22,7 +22,7 @@ from search.secrets import MASK, masked
 from search.spec import SearchSpec
 from search.tracking.mlflow_store import ATTEMPT_TAG, SEARCH_TAG, MlflowStore
 from search.tracking.run_fields import experiment_name
-from search.tracking.tracking_uri import absolute_uri, tracking_uri
+from search.tracking.tracking_uri import VARIABLE, named_uri
 
 # What keystep.py and core/ import, and MLflow itself; pinned to the versions at hand.
 PACKAGES = (
@@ -118,12 +118,9 @@ def register(
 
 
 def _store(spec: SearchSpec, uri: str | None) -> str:
-    if uri:
-        return absolute_uri(uri)
-    if MASK not in (spec.tracking.uri or ""):
-        return tracking_uri(spec)
-    if "MLFLOW_TRACKING_URI" in os.environ:
-        return absolute_uri(os.environ["MLFLOW_TRACKING_URI"])
+    given = uri or (spec.tracking.uri if MASK not in (spec.tracking.uri or "") else os.environ.get(VARIABLE))
+    if given or spec.tracking.uri is None:
+        return named_uri(given)
     raise ValueError(
         f"the search was tracked in {spec.tracking.uri}, whose password is not kept: give the whole address with "
         "--tracking-uri or in MLFLOW_TRACKING_URI"

@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from core.config import SamplerConfig
 from core.frozen import FrozenModel
+from core.known_schedulers import MEMORY, MORE_STEPS
 from evaluation.prompt_sets import STANDARD_SETS
 from search.prompt_parts import split_sets
 from search.secrets import masked
@@ -70,6 +71,11 @@ class SearchSpec(FrozenModel):
     storage: StorageSpec = StorageSpec()
     tracking: TrackingSpec = TrackingSpec()
 
+    @field_validator("name")
+    @classmethod
+    def _shown_everywhere(cls, name: str) -> str:
+        return masked(name)
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         workers, lookahead = self.resources.workers, self.search.lookahead
@@ -83,6 +89,31 @@ class SearchSpec(FrozenModel):
                 raise ValueError(
                     f"space.{name} is a range, which has no grid: list its values, or set search.sampler to tpe or "
                     "random"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_sampled(self) -> Self:
+        """What is known of a schedule without the model: `search.spec_checks` knows more."""
+        scheduler, last = self.sampler.scheduler, self.sampler.num_inference_steps - 1
+        if scheduler not in MEMORY:
+            raise ValueError(
+                f"sampler.scheduler: {scheduler!r} cannot be stopped and resumed, which a search does: choose one of "
+                f"{', '.join(MEMORY)}"
+            )
+        for place, step in enumerate(self.space.steps if self.space.steps != "all" else ()):
+            if step > last and scheduler not in MORE_STEPS:
+                raise ValueError(
+                    f"space.steps.{place}: step index {step} is outside the schedule: {scheduler} has steps 0..{last} "
+                    "(sampler.num_inference_steps sets how many)"
+                )
+        for place, choice in enumerate(self.space.gsng):
+            if scheduler in MORE_STEPS or choice is None:
+                continue
+            if not choice.step_range(last + 1) or (choice.stop or 0) > last + 1:
+                raise ValueError(
+                    f"space.gsng.{place}: start {choice.start} and stop {choice.stop} name no steps, or steps outside "
+                    f"the schedule: {scheduler} has steps 0..{last} (sampler.num_inference_steps sets how many)"
                 )
         return self
 
@@ -100,9 +131,8 @@ class SearchSpec(FrozenModel):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def without_secrets(self) -> Self:
-        """The spec with the secrets in its addresses masked: to be shown and logged, not to be run."""
-        data = self.model_dump(mode="json")
-        return self.from_plain({**data, **{key: masked(data[key]) for key in ("storage", "tracking")}}, self.name)
+        """The spec with the secrets in its texts masked: to be shown and logged, not to be run."""
+        return self.from_plain(masked(self.model_dump(mode="json")), masked(self.name))
 
     def anchored(self) -> Self:
         """The spec with its local paths made absolute, for processes that run in another folder.
@@ -136,7 +166,8 @@ class SearchSpec(FrozenModel):
         if self.search.pruner != "paired":
             unused |= {"alpha"}
         return {
-            "model": [located(model.id), model.revision, model.dtype],
+            # Specs without a variant keep the id that they had before there were variants.
+            "model": [located(model.id), model.revision, model.dtype, *([model.variant] if model.variant else [])],
             "sampler": self.sampler.model_dump(mode="json"),
             "validation": [[prompts.hash for prompts in validation], prompts.seeds],
             "held_out": [[prompts.hash for prompts in held_out], prompts.held_out_seeds],

@@ -7,9 +7,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from core.frozen import did_you_mean
+from core.frozen import SHOWN, did_you_mean
+from evaluation.bounded_yaml import MAX_CHARACTERS, load_yaml
+from search.secrets import masked
 from search.spec import SearchSpec
 from search.spec_text import SpecLoader, spec_yaml
 
@@ -17,6 +17,7 @@ __all__ = ["BUILT_IN", "DEFAULT_SPEC", "built_in_text", "load_spec", "parse_spec
 
 BUILT_IN = ("shapes-sd", "shapes-sd3", "sd14", "sd3-medium", "sdxl")
 DEFAULT_SPEC = BUILT_IN[0]
+MAX_SOURCE = 2000  # characters of what errors call a spec
 
 
 def load_spec(name_or_path: str | Path = DEFAULT_SPEC, overrides: Sequence[str] = ()) -> SearchSpec:
@@ -38,6 +39,8 @@ def load_spec(name_or_path: str | Path = DEFAULT_SPEC, overrides: Sequence[str] 
             f"{name} is no file and no built-in spec{did_you_mean(name, list(BUILT_IN))} "
             f"(those are {', '.join(BUILT_IN)})"
         )
+    if path.stat().st_size > 4 * MAX_CHARACTERS:
+        raise ValueError(f"{name} has {path.stat().st_size:,} bytes; a spec has at most {MAX_CHARACTERS:,} characters")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -54,8 +57,15 @@ def parse_spec(text: str, source: str, *, overrides: Sequence[str] = (), name: s
     """The spec in a YAML text; `source` is what errors call it, `name` its name if it has none.
 
     Raises:
-        ValueError: as `load_spec`.
+        ValueError: as `load_spec`; secrets are masked.
     """
+    try:
+        return _parsed(text, source, overrides, name)
+    except ValueError as error:
+        raise ValueError(masked(str(error))) from None
+
+
+def _parsed(text: str, source: str, overrides: Sequence[str], name: str | None) -> SearchSpec:
     data = _read(text, source)
     if not isinstance(data, dict):
         raise ValueError(f"{source}: a spec is a mapping of {', '.join(SearchSpec.model_fields)}, got {data!r:.60}")
@@ -66,7 +76,7 @@ def parse_spec(text: str, source: str, *, overrides: Sequence[str] = (), name: s
     for override in overrides:
         data = overridden(data, override)
     if overrides:
-        source = f"{source} with --set {' --set '.join(overrides)}"
+        source = f"{source} with --set {' --set '.join(overrides)}"[:MAX_SOURCE]
     return SearchSpec.from_plain(data, source)
 
 
@@ -77,6 +87,7 @@ def overridden(data: dict[str, Any], override: str) -> dict[str, Any]:
         ValueError: it is not written so, or a key on the way has no keys of its own.
     """
     path, equals, text = override.partition("=")
+    override = override if len(override) <= SHOWN else f"{override[:SHOWN]}..."
     keys = [key.strip() for key in path.split(".")]
     if not equals or not all(re.fullmatch(r"\w+", key) for key in keys):
         raise ValueError(f"--set {override}: write KEY=VALUE, for instance search.trials=40 or space.cn=[1.0, 0.5]")
@@ -98,7 +109,4 @@ def overridden(data: dict[str, Any], override: str) -> dict[str, Any]:
 
 
 def _read(text: str, source: str) -> Any:
-    try:
-        return yaml.load(text, SpecLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{source} is not YAML: {error}") from None
+    return load_yaml(text, source, SpecLoader)

@@ -7,10 +7,14 @@ from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_va
 
 from core.frozen import FromList, FrozenModel, did_you_mean
 from evaluation.colors import palette_named
-from evaluation.detectors import DEFAULT_DETECTOR
+from evaluation.detector_names import DEFAULT_DETECTOR
 from evaluation.tiam import Superposed, TiamSettings
 
-Text = Annotated[str, Field(min_length=1)]
+MAX_IMAGES = 1_000_000
+"""Of one part of a search: one object each is held in memory."""
+MAX_TRIALS = 10_000
+MAX_WORKERS = 10_000
+Text = Annotated[str, Field(min_length=1, max_length=4000)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], FromList]
 OWN_PRUNERS = ("paired", "none")
 
@@ -21,12 +25,14 @@ class ModelSpec(FrozenModel):
     Args:
         id: a hub id, a folder, or an embedded model (keystep/shapes-sd, keystep/shapes-sd3).
         revision: branch, tag or commit of a hub model; null is the newest.
+        variant: of its weight files: fp16 for *.fp16.safetensors; null is the files without one.
         dtype: of the weights: float32, float16 or bfloat16.
         device: where it runs; null is CUDA where there is one, else the CPU.
     """
 
     id: Text
     revision: Text | None = None
+    variant: Text | None = None
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     device: Text | None = None
 
@@ -43,12 +49,12 @@ class PromptsSpec(FrozenModel):
         sample_seed: draws and splits the prompts.
     """
 
-    sets: Annotated[tuple[Text, ...], FromList] = Field(min_length=1)
-    validation: int = Field(ge=1)
-    held_out: int = Field(ge=1)
-    seeds: Seeds = Field(min_length=1)
-    held_out_seeds: Seeds = Field(min_length=1)
-    sample_seed: int = Field(default=0, ge=0)
+    sets: Annotated[tuple[Text, ...], FromList] = Field(min_length=1, max_length=1000)
+    validation: int = Field(ge=1, le=MAX_IMAGES)
+    held_out: int = Field(ge=1, le=MAX_IMAGES)
+    seeds: Seeds = Field(min_length=1, max_length=1000)
+    held_out_seeds: Seeds = Field(min_length=1, max_length=1000)
+    sample_seed: int = Field(default=0, ge=0, lt=2**63)
 
     @field_validator("sets", "seeds", "held_out_seeds")
     @classmethod
@@ -57,6 +63,17 @@ class PromptsSpec(FrozenModel):
         if twice:
             raise ValueError(f"lists {twice[0]!r} twice")
         return values
+
+    @model_validator(mode="after")
+    def _can_be_held(self) -> Self:
+        for prompts, seeds in (("validation", "seeds"), ("held_out", "held_out_seeds")):
+            images = len(self.sets) * getattr(self, prompts) * len(getattr(self, seeds))
+            if images > MAX_IMAGES:
+                raise ValueError(
+                    f"{len(self.sets)} sets of {getattr(self, prompts):,} {prompts} prompts with "
+                    f"{len(getattr(self, seeds))} {seeds} are {images:,} images; at most {MAX_IMAGES:,} can be searched"
+                )
+        return self
 
 
 class DetectorSpec(FrozenModel):
@@ -144,14 +161,14 @@ class SearchSettings(FrozenModel):
         seed: of the sampler and of the order of the prompts.
     """
 
-    trials: int = Field(default=100, ge=1)
+    trials: int = Field(default=100, ge=1, le=MAX_TRIALS)
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     pruner: Text = "paired"
     pruner_options: dict[str, JsonValue] = Field(default_factory=dict)
     alpha: float = Field(default=0.05, gt=0, lt=1)
-    min_prompts: int = Field(default=16, ge=1)
-    block_prompts: int = Field(default=4, ge=1)
-    lookahead: int = Field(default=4, ge=1)
+    min_prompts: int = Field(default=16, ge=1, le=MAX_IMAGES)
+    block_prompts: int = Field(default=4, ge=1, le=MAX_IMAGES)
+    lookahead: int = Field(default=4, ge=1, le=MAX_WORKERS)
     seed: int = Field(default=0, ge=0, lt=2**32)
 
     @field_validator("pruner")
@@ -199,13 +216,13 @@ class ResourcesSpec(FrozenModel):
         max_failures: how often a trial is tried again after its worker died.
     """
 
-    cpus: float = Field(default=1.0, gt=0)
-    gpus: float = Field(default=0.0, ge=0)
-    workers: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=8, ge=1)
-    max_hours: float | None = Field(default=None, gt=0)
-    max_gpu_hours: float | None = Field(default=None, gt=0)
-    max_failures: int = Field(default=3, ge=0)
+    cpus: float = Field(default=1.0, gt=0, le=10_000)
+    gpus: float = Field(default=0.0, ge=0, le=1000)
+    workers: int | None = Field(default=None, ge=1, le=MAX_WORKERS)
+    batch_size: int = Field(default=8, ge=1, le=10_000)
+    max_hours: float | None = Field(default=None, gt=0, le=1e6)
+    max_gpu_hours: float | None = Field(default=None, gt=0, le=1e9)
+    max_failures: int = Field(default=3, ge=0, le=1000)
 
     @field_validator("gpus")
     @classmethod
@@ -226,7 +243,7 @@ class StorageSpec(FrozenModel):
     """
 
     path: Text = "./keystep-runs"
-    latents_gb: float = Field(default=20.0, gt=0)
+    latents_gb: float = Field(default=20.0, gt=0, le=1e9)
     latents_path: Text | None = None
 
 
@@ -234,13 +251,14 @@ class TrackingSpec(FrozenModel):
     """The MLflow server or file that the search is logged to.
 
     Args:
-        uri: of MLflow: sqlite:///mlflow.db, http://host:5000, postgresql://...; null is MLFLOW_TRACKING_URI.
+        uri: of MLflow, such as http://host:5000, postgresql://... or sqlite:///mlflow.db; null is what
+            MLFLOW_TRACKING_URI names, and sqlite:///mlflow.db where it is not set.
         experiment: its name; null is made of the model and the prompt sets.
         artifact_location: where a new experiment keeps its files; null is the server's own choice.
-        enabled: false logs nothing.
+        enabled: false logs nothing; a uri of null still does.
     """
 
-    uri: Text | None = "sqlite:///mlflow.db"
+    uri: Text | None = None
     experiment: Text | None = None
     artifact_location: Text | None = None
     enabled: bool = True

@@ -5,10 +5,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, field_validator, model_validator
 
-from core.config import AttentionChoice, GSNg
+from core.config import MAX_ITERATIONS, MAX_NUMBER, AttentionChoice, GSNg
 from core.frozen import FloatPair, FromList, FrozenModel
 
 Optimizer = Literal["gd", "momentum", "adam"]
+MAX_CHOICES = 1000  # of one dimension
 
 
 class Range(FrozenModel):
@@ -21,7 +22,7 @@ class Range(FrozenModel):
     """
 
     low: float = Field(ge=0)
-    high: float
+    high: float = Field(le=MAX_NUMBER)
     log: bool = False
 
     @model_validator(mode="after")
@@ -35,8 +36,10 @@ class Range(FrozenModel):
         return self
 
 
-_FLOATS = TypeAdapter(tuple[Annotated[float, Field(ge=0)], ...], config={"strict": True, "allow_inf_nan": False})
-_STEPS = TypeAdapter(tuple[Annotated[int, Field(ge=0)], ...], config={"strict": True})
+_FLOATS = TypeAdapter(
+    tuple[Annotated[float, Field(ge=0, le=MAX_NUMBER)], ...], config={"strict": True, "allow_inf_nan": False}
+)
+_STEPS = TypeAdapter(tuple[Annotated[int, Field(ge=0, lt=1000)], ...], config={"strict": True})
 
 
 def _numbers(value: object) -> object:
@@ -71,6 +74,8 @@ def _different(values: Any) -> Any:
     if isinstance(values, tuple):
         if not values:
             raise ValueError("must list at least one of its values")
+        if len(values) > MAX_CHOICES:
+            raise ValueError(f"lists {len(values):,} values; at most {MAX_CHOICES:,} can be told apart: give a range")
         twice = [value for place, value in enumerate(values) if value in values[:place]]
         if twice:
             raise ValueError(f"lists {twice[0]!r} twice")
@@ -105,7 +110,7 @@ class SpaceSpec(FrozenModel):
     gsng: Annotated[tuple[GsngChoice, ...], FromList] = (None,)
     cn: Numbers = (1.0,)
     iou: Numbers = (1.0,)
-    iterations: Annotated[tuple[Annotated[int, Field(ge=1)], ...], FromList] = (50,)
+    iterations: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_ITERATIONS)], ...], FromList] = (50,)
     step_size: Numbers = (20.0,)
     optimizer: Annotated[tuple[Optimizer, ...], FromList] = ("gd",)
     schedule: FloatPair = (1.0, 1.0)

@@ -3,32 +3,21 @@
 import inspect
 import re
 import textwrap
-from collections.abc import Hashable
 from typing import Any
 
 import yaml
 from pydantic import BaseModel
 
 from core.config import GSNg
+from evaluation.yaml_text import UniqueKeyLoader
 from search.spec import SearchSpec, SpaceSpec
 
 WIDTH = 110
 _FLOAT = re.compile(r"[-+]?\d+[eE][-+]?\d{1,3}$")
 
 
-class SpecLoader(yaml.SafeLoader):
+class SpecLoader(UniqueKeyLoader):
     """YAML with two changes: a key that stands twice is an error, and 1e-3 is a number as it is elsewhere."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # pyright: ignore[reportUnknownMemberType]
-            if not isinstance(key, Hashable):
-                break  # which the base class refuses in its own words
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 class SpecDumper(yaml.SafeDumper):

@@ -1,10 +1,8 @@
 """The trials of a search, run by Ray Tune: Optuna's settings and pruning, the pool's workers, resumable anywhere."""
 
-import logging
 import os
 import shutil
 import signal
-import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,12 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import ray
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 from ray import tune
-from ray._private import ray_constants
 
 from search.instances import Part
+from search.ray_runtime import start_ray
 from search.settings.ask_pruner import AskPruner
 from search.settings.journal import open_journal
 from search.settings.ledger import TrialRecord
@@ -30,7 +27,6 @@ from search.storage import local_folder
 from search.work.pool import WorkerPool
 from search.work.trial import StepTrial
 
-KNOCK_SECONDS = 10.0
 WAITING = {"memory": 1.0}  # bytes that a trial asks for, which holds nothing: Ray Tune wants it to ask for something
 TRIALS = "trials-"  # how the folders begin in which Ray Tune keeps its state
 _ENVIRONMENT = {
@@ -141,56 +137,6 @@ class _Forget(tune.Callback):
         told.checkpoint_manager = type(checkpoints)(checkpoint_config=checkpoints.checkpoint_config)
 
     on_trial_error = on_trial_complete
-
-
-def start_ray(address: str | None = None) -> None:
-    """A Ray runtime, unless the process has one: the cluster at `address` or RAY_ADDRESS, else one of this machine.
-
-    Without an address Ray would join whatever cluster was started here last, and wait for its workers to be free.
-
-    Raises:
-        ValueError: no cluster answers there.
-    """
-    if not ray.is_initialized():
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        address = address or os.environ.get("RAY_ADDRESS") or "local"
-        if address == "local":
-            with _on_loopback():
-                ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-            return
-        try:
-            _knock(address)
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, TimeoutError) as error:
-            raise ValueError(
-                f"no Ray cluster answers at {address} ({error}): start one, or correct --address or RAY_ADDRESS"
-            ) from error
-
-
-def _knock(address: str) -> None:
-    """Ray itself tries for minutes. ConnectionError if nothing listens at `host:port`, or there is no way to it."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
-        except OSError as error:  # an unknown host and an unreachable one have errors of their own
-            raise ConnectionError(str(error)) from error
-
-
-@contextmanager
-def _on_loopback() -> Iterator[None]:
-    """A Ray that starts meanwhile listens on 127.0.0.1 alone, as it does of itself on macOS and Windows."""
-    switch = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-    before, cluster = os.environ.get(switch), ray_constants.ENABLE_RAY_CLUSTER
-    os.environ[switch], ray_constants.ENABLE_RAY_CLUSTER = "0", False  # for its processes, for this one
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = cluster
-        if before is None:
-            del os.environ[switch]
-        else:
-            os.environ[switch] = before
 
 
 @contextmanager

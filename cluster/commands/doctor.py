@@ -30,15 +30,20 @@ def doctor(
     """
     import json
     import sys
+    from dataclasses import replace
 
     from rich.console import Console
 
     from cluster.checks_report import report
     from cluster.preflight import doctor as examine
     from search.reporting.report_formats import show
+    from search.secrets import masked
+    from search.spec_checks import check_spec
     from search.spec_io import load_spec
 
     loaded = load_spec(spec, overrides or [])
+    check_spec(loaded, writes=False)  # before the imports below, which take seconds
+
     errors = Console(file=sys.stderr, highlight=False)
     with errors.status("preflight") as status:
 
@@ -47,7 +52,7 @@ def doctor(
             if not errors.is_terminal:
                 errors.print(f"preflight: {step}", markup=False)
 
-        checks = examine(loaded, address, tell)
+        checks = [replace(check, found=masked(check.found)) for check in examine(loaded, address, tell)]
     if as_json:
         print(json.dumps([vars(check) for check in checks], indent=1))
     else:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.commands.numbers import finite
 from search.commands.options import Overrides, SpecArgument
 from search.commands.output import table_console
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from search.spec import SearchSpec
 
 LOADING_SECONDS = 60.0  # of a worker, where it was not measured
+MAX_GPUS, MAX_ROWS = 100_000, 32
 STORAGE_MEGABYTES = 500.0  # a second, of a shared disk of middling speed
 
 
@@ -25,6 +27,8 @@ def estimate(
             "--seconds-per-evaluation",
             help="Of one image through the denoiser once, at resources.batch_size; a step with guidance takes two.",
             min=1e-9,
+            max=1e6,
+            callback=finite,
         ),
     ] = None,
     measure: Annotated[
@@ -32,11 +36,24 @@ def estimate(
     ] = False,
     price: Annotated[
         float | None,
-        typer.Option("--price-per-gpu-hour", help="Adds what the search costs, in the same currency.", min=0),
+        typer.Option(
+            "--price-per-gpu-hour",
+            help="Adds what the search costs, in the same currency.",
+            min=0,
+            max=1e9,
+            callback=finite,
+        ),
     ] = None,
     gpus: Annotated[str, typer.Option(help="Numbers of GPUs to compare.")] = "1,8,64,512",
     storage: Annotated[
-        float, typer.Option("--storage-mb-per-second", help="What the storage of the latents gives in all.", min=1e-3)
+        float,
+        typer.Option(
+            "--storage-mb-per-second",
+            help="What the storage of the latents gives in all.",
+            min=1e-3,
+            max=1e9,
+            callback=finite,
+        ),
     ] = STORAGE_MEGABYTES,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     plot: Annotated[
@@ -61,6 +78,7 @@ def estimate(
         raise ValueError("--price-per-gpu-hour needs times: give --seconds-per-evaluation, or --measure")
     if plot is not None and plot.suffix != ".png":
         raise ValueError(f"--plot is a .png file, got {plot}")
+    counts = _numbers(gpus)
     import json
 
     from cluster.estimate import estimate as estimated
@@ -71,7 +89,6 @@ def estimate(
     from search.spec_io import load_spec
 
     loaded = load_spec(spec, overrides or [])
-    counts = _numbers(gpus)
     trials, seeds = replayed_trials(loaded)
     found = estimated(
         loaded,
@@ -109,6 +126,12 @@ def _pace(spec: "SearchSpec", seconds: float | None, measure: bool) -> "Pace | N
 
 def _numbers(text: str) -> list[int]:
     try:
-        return sorted({int(number) for number in text.split(",")})
+        counts = sorted({int(number) for number in text.split(",")})
     except ValueError:
-        raise ValueError(f"--gpus is a list of numbers such as 1,8,64, got {text!r}") from None
+        raise ValueError(f"--gpus is a list of numbers such as 1,8,64, got {text[:40]!r}") from None
+    if counts[0] < 1 or counts[-1] > MAX_GPUS or len(counts) > MAX_ROWS:
+        raise ValueError(
+            f"--gpus is a list of at most {MAX_ROWS} numbers, each at least 1 and at most {MAX_GPUS:,}, got "
+            f"{text[:40]!r}"
+        )
+    return counts

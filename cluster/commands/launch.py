@@ -67,8 +67,22 @@ def launch(
     time: Annotated[
         str | None, _option("Time limit, after which the job goes back into the queue. [default: 08:00:00]", _SLURM)
     ] = None,
-    partition: Annotated[str | None, _option("Partition of the job. [default: yours]", _SLURM)] = None,
+    partition: Annotated[
+        str | None, _option("Partition of the job, or several with commas. [default: yours]", _SLURM)
+    ] = None,
     account: Annotated[str | None, _option("Account of the job. [default: yours]", _SLURM)] = None,
+    qos: Annotated[str | None, _option("Quality of service of the job. [default: the account's]", _SLURM)] = None,
+    constraint: Annotated[str | None, _option("Features of the machines, such as 'a100&ib'.", _SLURM)] = None,
+    reservation: Annotated[str | None, _option("Reservation that the job runs in.", _SLURM)] = None,
+    gpu_type: Annotated[str | None, _option("Kind of the GPUs, such as a100. [default: any]", _SLURM)] = None,
+    directive: Annotated[
+        list[str] | None,
+        _option(
+            "Another option of sbatch, such as mail-type=END or gres=gpu:a100:4. Repeatable.",
+            _SLURM,
+            metavar="KEY[=VALUE]",
+        ),
+    ] = None,
     setup: Annotated[
         list[str] | None,
         _option("A line to run first, such as 'source ~/venv/bin/activate'. Repeatable.", "Targets slurm, cloud"),

@@ -11,7 +11,9 @@ from pydantic import AfterValidator
 
 from core.frozen import FrozenModel
 from search.spec import SearchSpec
+from search.tracking.tracking_uri import VARIABLE
 
+MAX_NODES, MAX_GPUS, MAX_CPUS = 10_000, 1000, 10_000  # of machines, and of each
 Handle = dict[str, str]
 """What a target needs to find again what it submitted; kept as JSON. Never a secret."""
 
@@ -133,9 +135,16 @@ def entrypoint(file: str, options: Options, env: tuple[str, ...] = ()) -> str:
         file: the spec, there.
         env: variables without which it ends at once.
     """
-    checks = [f': "${{{name}:?is not set on the cluster}}"' for name in env]
+    checks = [f': "${{{name}:?{_missing(name)}}}"' for name in dict.fromkeys(env)]
     doctor = [] if options.skip_doctor else [f"keystep doctor {shlex.quote(file)}"]
     return " && ".join([*checks, *doctor, f"keystep search {shlex.quote(file)}"])
+
+
+def _missing(name: str) -> str:
+    """What the shell says of a variable that is not set."""
+    if name == VARIABLE:
+        return "is not set on the cluster and the spec has no tracking.uri; tracking.enabled=false tracks nothing"
+    return "is not set on the cluster"
 
 
 Name = Annotated[str, words(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", "letters, digits, '.', '_' and '-'")]

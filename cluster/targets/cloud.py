@@ -11,9 +11,22 @@ import yaml
 from pydantic import Field
 
 from cluster.launches import launches_folder
-from cluster.portable import portable, spec_text
+from cluster.portable import portable, spec_text, variables_needed
 from cluster.programs import lines_of, run
-from cluster.targets.base import Handle, Image, Line, Name, Options, State, Submission, Target, entrypoint
+from cluster.targets.base import (
+    MAX_CPUS,
+    MAX_GPUS,
+    MAX_NODES,
+    Handle,
+    Image,
+    Line,
+    Name,
+    Options,
+    State,
+    Submission,
+    Target,
+    entrypoint,
+)
 from cluster.targets.cloud_nodes import PROVIDERS, node_types, provider_section
 from cluster.targets.ray_jobs import PHASES
 from cluster.yaml_text import yaml_text
@@ -53,13 +66,13 @@ class CloudOptions(Options):
     region: Name | None = None
     zone: Name | None = None
     project: Name | None = None
-    nodes: int = Field(default=4, ge=1)
-    gpus: int = Field(default=1, ge=0)
-    cpus: int = Field(default=8, ge=1)
+    nodes: int = Field(default=4, ge=1, le=MAX_NODES)
+    gpus: int = Field(default=1, ge=0, le=MAX_GPUS)
+    cpus: int = Field(default=8, ge=1, le=MAX_CPUS)
     worker_type: Name | None = None
     head_type: Name | None = None
     machine_image: Line | None = None
-    idle_minutes: int = Field(default=5, ge=1)
+    idle_minutes: int = Field(default=5, ge=1, le=10**6)
     setup: Annotated[tuple[Line, ...], FromList] = ()
 
 
@@ -79,7 +92,7 @@ class Cloud(Target):
         if options.provider == "gcp" and options.project is None:
             raise ValueError("--project: Google Cloud wants the id of the project that pays for the machines")
         search_id = spec.search_id
-        text = yaml_text(cluster_config(search_id, spec_text(sent), options))
+        text = yaml_text(cluster_config(search_id, spec_text(sent), options, variables_needed(sent)))
         return Submission(
             text, "ray up", {"config": str(launches_folder() / f"{search_id}.cloud.yaml"), "job": search_id}
         )
@@ -128,12 +141,12 @@ class Cloud(Target):
         return run(["ray", "exec", handle["config"], command], install=INSTALL)
 
 
-def cluster_config(search_id: str, spec: str, options: CloudOptions) -> dict[str, object]:
-    """The configuration of Ray's cluster launcher."""
+def cluster_config(search_id: str, spec: str, options: CloudOptions, env: tuple[str, ...] = ()) -> dict[str, object]:
+    """The configuration of Ray's cluster launcher; `env` as `cluster.targets.base.entrypoint` takes it."""
     head, worker = node_types(options)
     file = f"{SPEC_FOLDER}/{search_id}.yaml"
     wait = f"python -m cluster.scale_up --nodes {options.nodes} --cpus {options.cpus} --gpus {options.gpus} --"
-    search = entrypoint(file, options)
+    search = entrypoint(file, options, env)
     return {
         "cluster_name": f"keystep-{search_id}",
         "provider": provider_section(options),

@@ -6,9 +6,22 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from cluster.portable import portable, spec_text
+from cluster.portable import portable, spec_text, variables_needed
 from cluster.programs import lines_of, require, run
-from cluster.targets.base import Folder, Handle, Image, Label, Options, State, Submission, Target, words
+from cluster.targets.base import (
+    MAX_CPUS,
+    MAX_GPUS,
+    MAX_NODES,
+    Folder,
+    Handle,
+    Image,
+    Label,
+    Options,
+    State,
+    Submission,
+    Target,
+    words,
+)
 from cluster.targets.rayjob import MOUNT, rayjob
 from cluster.yaml_text import yaml_text
 from core.frozen import FromList
@@ -40,15 +53,15 @@ class KubeRayOptions(Options):
 
     image: Image
     namespace: Label = "default"
-    nodes: int = Field(default=1, ge=1)
-    gpus: int = Field(default=1, ge=0)
-    cpus: int = Field(default=8, ge=1)
+    nodes: int = Field(default=1, ge=1, le=MAX_NODES)
+    gpus: int = Field(default=1, ge=0, le=MAX_GPUS)
+    cpus: int = Field(default=8, ge=1, le=MAX_CPUS)
     memory: Quantity = "32Gi"
     claim: Label | None = None
     mount: Folder = MOUNT
     secret: Annotated[tuple[Label, ...], FromList] = ()
-    retries: int = Field(default=3, ge=0)
-    keep_seconds: int = Field(default=600, ge=0)
+    retries: int = Field(default=3, ge=0, le=1000)
+    keep_seconds: int = Field(default=600, ge=0, le=10**9)
 
 
 class KubeRay(Target):
@@ -64,7 +77,7 @@ class KubeRay(Target):
         labels = {"app.kubernetes.io/name": "keystep", "keystep/search": search_id}
         metadata = {"name": name, "namespace": options.namespace, "labels": labels}
         config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"spec.yaml": spec_text(sent)}}
-        text = yaml_text(config, rayjob(search_id, metadata, options))
+        text = yaml_text(config, rayjob(search_id, metadata, options, variables_needed(sent)))
         return Submission(text, "kubectl apply -f -", {"name": name, "namespace": options.namespace})
 
     def submit(self, submission: Submission) -> Handle:

@@ -116,11 +116,17 @@ def alive(process: int) -> int | None:
 def holder(lock: Path) -> int | None:
     """The process that holds a lock of `search.settings.journal`; None if there is none."""
     try:
-        with open(lock, encoding="utf-8") as file:
+        with open(lock, encoding="utf-8", errors="replace") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return int(file.read())
+                number = file.read().strip()
+                if not number.isdecimal():
+                    raise ValueError(
+                        f"{lock} is held by a process whose number it does not tell ({number[:20]!r}): find it with "
+                        f"fuser {lock}"
+                    ) from None
+                return int(number)
     except FileNotFoundError:
         pass
     return None

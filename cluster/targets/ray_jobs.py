@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import yaml
 from pydantic import Field
 
-from cluster.portable import portable, spec_text
+from cluster.portable import portable, spec_text, variables_needed
 from cluster.targets.base import Handle, Options, State, Submission, Target, Variable, entrypoint, words
 from cluster.yaml_text import yaml_text
 from core.frozen import FromList
@@ -65,7 +65,7 @@ class RayJobs(Target):
         job = {
             "address": address,
             "submission_id": search_id,
-            "entrypoint": entrypoint(file, options, options.env),
+            "entrypoint": entrypoint(file, options, (*options.env, *variables_needed(sent))),
             "runtime_env": runtime_env,
             "metadata": {"keystep_search": search_id, "keystep_name": spec.name},
             "working_dir": str(folder) if folder else None,

@@ -23,11 +23,14 @@ NOT_ROOT = {
 }
 
 
-def rayjob(search_id: str, metadata: dict[str, Any], options: "KubeRayOptions") -> dict[str, Any]:
+def rayjob(
+    search_id: str, metadata: dict[str, Any], options: "KubeRayOptions", env: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """A head without trials and `nodes` pods for them. Tokens are Ray's own, made by the operator in a Secret.
 
     Args:
         metadata: of the RayJob; a ConfigMap of the same name holds `spec.yaml`.
+        env: variables that must be set, as `cluster.targets.base.entrypoint` takes them.
     """
     name = metadata["name"]
     worker: dict[str, Any] = {"cpu": str(options.cpus), "memory": options.memory}
@@ -52,7 +55,7 @@ def rayjob(search_id: str, metadata: dict[str, Any], options: "KubeRayOptions") 
         "kind": "RayJob",
         "metadata": metadata,
         "spec": {
-            "entrypoint": entrypoint(f"{SPEC_FOLDER}/spec.yaml", options),
+            "entrypoint": entrypoint(f"{SPEC_FOLDER}/spec.yaml", options, env),
             "metadata": {"keystep_search": search_id},
             "submissionMode": "K8sJobMode",
             "backoffLimit": options.retries,

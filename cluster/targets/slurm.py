@@ -6,13 +6,27 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cluster.portable import refuse_secrets, spec_text
 from cluster.programs import run
-from cluster.targets.base import Handle, Line, Name, Options, State, Submission, Target, Variable, entrypoint, words
+from cluster.targets.base import (
+    MAX_CPUS,
+    MAX_GPUS,
+    MAX_NODES,
+    Handle,
+    Line,
+    Options,
+    State,
+    Submission,
+    Target,
+    Variable,
+    entrypoint,
+    words,
+)
+from cluster.targets.slurm_directives import Account, Constraint, Directive, GpuType, Partitions, gpus_of
 from core.frozen import FromList
 from search.spec import SearchSpec
 
@@ -47,20 +61,40 @@ class SlurmOptions(Options):
         cpus: of each node; None leaves it to Slurm and Ray.
         memory: of each node; None is the partition's default.
         time: after which the job goes back into the queue.
-        partition, account: None is the user's default.
+        partition, account: None is the user's default. Several partitions are separated by commas.
+        qos, constraint, reservation: as sbatch takes them.
+        gpu_type: of the GPUs, as in "a100"; None takes any.
+        directive: more of sbatch's options, KEY=VALUE or KEY; `gres=gpu:TYPE:NUMBER` stands in for what gpus asks.
         setup: lines that run first on the first node, such as "source ~/venv/bin/activate".
         env: variables that must be set where the job is submitted; Slurm hands them on.
     """
 
-    nodes: int = Field(default=1, ge=1)
-    gpus: int = Field(default=1, ge=0)
-    cpus: int | None = Field(default=None, ge=1)
+    nodes: int = Field(default=1, ge=1, le=MAX_NODES)
+    gpus: int = Field(default=1, ge=0, le=MAX_GPUS)
+    cpus: int | None = Field(default=None, ge=1, le=MAX_CPUS)
     memory: Memory | None = None
     time: Time = "08:00:00"
-    partition: Name | None = None
-    account: Name | None = None
+    partition: Partitions | None = None
+    account: Account | None = None
+    qos: Account | None = None
+    constraint: Constraint | None = None
+    reservation: Partitions | None = None
+    gpu_type: GpuType | None = None
+    directive: Annotated[tuple[Directive, ...], FromList] = ()
     setup: Annotated[tuple[Line, ...], FromList] = ()
     env: Annotated[tuple[Variable, ...], FromList] = ()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.gpu_type is not None and not self.gpus:
+            raise ValueError("gpu_type names a kind of GPU, and gpus is 0: leave one of them out")
+        named = gpus_of(self.directive)
+        if named is not None and (named != self.gpus or self.gpu_type is not None):
+            raise ValueError(
+                f"directive: gres names {named} GPUs a node, and gpus is {self.gpus}: give both the same number, and "
+                "no gpu_type beside it"
+            )
+        return self
 
 
 class Slurm(Target):
@@ -125,15 +159,19 @@ def script(search_id: str, spec_file: Path, log: Path, spec: str, options: Slurm
         "ntasks-per-node": 1,
         "exclusive": None if options.cpus else "",
         "cpus-per-task": options.cpus,
-        "gpus-per-node": options.gpus or None,
+        "gpus-per-node": _gpus(options),
         "mem": options.memory,
         "time": options.time,
         "partition": options.partition,
         "account": options.account,
+        "qos": options.qos,
+        "constraint": options.constraint,
+        "reservation": options.reservation,
         "output": log,
         "open-mode": "append",
         "requeue": "",
         "signal": f"B:USR1@{WARNING_SECONDS}",
+        **{key: value for key, _, value in (each.partition("=") for each in options.directive)},
     }
     given = {key: value for key, value in asked.items() if value is not None}
     directives = [f"#SBATCH --{key}" + (f"={value}" if value != "" else "") for key, value in given.items()]
@@ -150,6 +188,13 @@ def script(search_id: str, spec_file: Path, log: Path, spec: str, options: Slurm
         gpus=options.gpus,
         search=shlex.quote(entrypoint(str(spec_file), options)),
     )
+
+
+def _gpus(options: SlurmOptions) -> str | int | None:
+    """What --gpus-per-node says; None where there are none, or --gres says it."""
+    if not options.gpus or gpus_of(options.directive) is not None:
+        return None
+    return f"{options.gpu_type}:{options.gpus}" if options.gpu_type else options.gpus
 
 
 def _plain_path(path: Path) -> None:

@@ -10,9 +10,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from core.attention import AttentionCapture
+from core.attention_call import TokenPlaces
+from core.backbones.compiled import eagerly
 from core.backbones.conditioning import Conditioning, EntityMaps
 from core.config import AttentionChoice
 from core.entity_maps import entity_attention
+from core.inference import outside_inference
 from core.prompts import Prompt
 
 __all__ = ["Backbone", "Conditioning", "EntityMaps"]
@@ -24,11 +27,16 @@ class Backbone(ABC):
     Args:
         pipe: the pipeline; its modules are used where they are and in the dtype they have.
         attention: which attention layers the maps come from.
+
+    Attributes:
+        call_options: further named arguments of every call of the denoiser, such as the pipeline's
+            `cross_attention_kwargs`, which scale adapters.
     """
 
     def __init__(self, pipe: Any, attention: AttentionChoice | None = None):
         self.pipe = pipe
         self.attention = attention or AttentionChoice()
+        self.call_options: Mapping[str, Any] = {}
 
     @property
     @abstractmethod
@@ -37,7 +45,12 @@ class Backbone(ABC):
 
     @abstractmethod
     def encode(
-        self, prompts: Sequence[Prompt], *, negative_prompt: str = "", max_sequence_length: int | None = None
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        negative_prompt: str = "",
+        max_sequence_length: int | None = None,
+        clip_skip: int | None = None,
     ) -> Conditioning:
         """Both branches of the prompts, embedded by the pipeline's own ``encode_prompt``.
 
@@ -45,6 +58,7 @@ class Backbone(ABC):
             prompts: one a sample; equal ones are embedded once.
             negative_prompt: of every sample's unconditional branch; "" is none, as in the pipeline.
             max_sequence_length: of T5; None is the pipeline's default.
+            clip_skip: layers of CLIP left out at its end, as the pipeline's call has it; None is its default.
 
         Raises:
             ValueError: no prompts, an entity that is not in its prompt or is cut off, or a length of T5 for a
@@ -58,6 +72,13 @@ class Backbone(ABC):
         Raises:
             ValueError: the attention choice names what the model has not; says what it has.
         """
+
+    def token_places(self, height: int, width: int) -> TokenPlaces:
+        """Where image queries of a grid (height, width) and text keys stand among a captured layer's tokens.
+
+        Here those of cross attention: all queries are the image's, all keys are the text's.
+        """
+        return TokenPlaces(height * width)
 
     @abstractmethod
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
@@ -128,9 +149,13 @@ class Backbone(ABC):
         _check_batch(model_input, conditioning)
         layers, grid = self.attention_layers(*model_input.shape[-2:])
         columns = conditioning.columns
-        with AttentionCapture(self.denoiser, layers, columns) as capture:
+        places = self.token_places(*grid)
+        conditioning = conditioning.outside_inference()
+        timestep = outside_inference(timestep)
+        with AttentionCapture(self.denoiser, layers, columns, places) as capture, eagerly():
             probabilities = capture.run(
-                lambda: self.predict(model_input, timestep, conditioning.prompt_embeds, conditioning.added)
+                lambda: self.predict(model_input, timestep, conditioning.prompt_embeds, conditioning.added),
+                gradient_of=model_input,
             )
         kept = torch.cat([conditioning.kept[..., first:last] for first, last in columns], dim=-1)
         weights = [conditioning.entity_weights[..., first:last] for first, last in columns]

@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from core.inference import outside_inference
+
 Span = tuple[int, int]
 """First text column kept and the one after the last."""
 
@@ -65,6 +67,15 @@ class Conditioning:
             added={name: value[index] for name, value in self.added.items()},
             negative_added={name: value[index] for name, value in self.negative_added.items()},
         )
+
+    def outside_inference(self) -> "Conditioning":
+        """The same, of which a gradient can be computed though it was encoded under ``torch.inference_mode``."""
+        added, negative_added = (
+            {name: outside_inference(value) for name, value in values.items()}
+            for values in (self.added, self.negative_added)
+        )
+        tensors = {name: outside_inference(value) for name, value in self._tensors().items()}
+        return Conditioning(spans=self.spans, added=added, negative_added=negative_added, **tensors)
 
     @staticmethod
     def cat(parts: Sequence["Conditioning"]) -> "Conditioning":

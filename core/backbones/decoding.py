@@ -4,12 +4,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
-
-
-def uncompiled(module: Any) -> nn.Module:
-    """The module itself where ``torch.compile`` has wrapped it."""
-    return getattr(module, "_orig_mod", module)
+from torch import Tensor
 
 
 def decode_sd(pipe: Any, latents: Tensor) -> list[Image.Image]:

@@ -7,9 +7,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from core.attention_call import TokenPlaces
 from core.backbones.base import Backbone
+from core.backbones.compiled import eagerly, uncompiled
 from core.backbones.conditioning import Conditioning
-from core.backbones.decoding import decode_sd3, uncompiled
+from core.backbones.decoding import decode_sd3
+from core.backbones.encoded import TokenRows
 from core.backbones.layers import choose_layers
 from core.backbones.text import TextGroup, text_columns, unique_texts
 from core.prompts import Prompt
@@ -34,21 +37,34 @@ class MMDiTBackbone(Backbone):
 
     @torch.no_grad()
     def encode(
-        self, prompts: Sequence[Prompt], *, negative_prompt: str = "", max_sequence_length: int | None = None
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        negative_prompt: str = "",
+        max_sequence_length: int | None = None,
+        clip_skip: int | None = None,
     ) -> Conditioning:
         texts, places = unique_texts(prompts)
-        embeds, negative_embeds, pooled, negative_pooled = self.pipe.encode_prompt(
-            prompt=texts,
-            prompt_2=None,
-            prompt_3=None,
-            negative_prompt=[negative_prompt] * len(texts),
-            do_classifier_free_guidance=True,
-            max_sequence_length=max_sequence_length or DEFAULT_T5_LENGTH,
-        )
-        width, clip_length = embeds.shape[1], self.pipe.tokenizer_max_length
-        groups = [TextGroup(self.pipe.tokenizer, clip_length)]
-        if self.pipe.text_encoder_3 is not None:
-            groups.append(TextGroup(self.pipe.tokenizer_3, width - clip_length, offset=clip_length))
+        pipe = self.pipe
+        encoders = [pipe.text_encoder, pipe.text_encoder_2]
+        if pipe.text_encoder_3 is not None:
+            encoders.append(pipe.text_encoder_3)
+        with TokenRows(*encoders) as seen, eagerly():
+            embeds, negative_embeds, pooled, negative_pooled = pipe.encode_prompt(
+                prompt=texts,
+                prompt_2=None,
+                prompt_3=None,
+                negative_prompt=[negative_prompt] * len(texts),
+                do_classifier_free_guidance=True,
+                max_sequence_length=max_sequence_length or DEFAULT_T5_LENGTH,
+                clip_skip=clip_skip,
+            )
+        width, clip_length = embeds.shape[1], pipe.tokenizer_max_length
+        twin = (pipe.tokenizer_2, seen.of(1, texts))
+        groups = [TextGroup(pipe.tokenizer, clip_length, seen.of(0, texts), twin=twin)]
+        if pipe.text_encoder_3 is not None:
+            t5_length = width - clip_length
+            groups.append(TextGroup(pipe.tokenizer_3, t5_length, seen.of(2, texts), offset=clip_length))
         return Conditioning(
             prompt_embeds=embeds[places],
             negative_prompt_embeds=negative_embeds[places],
@@ -67,6 +83,9 @@ class MMDiTBackbone(Backbone):
         }
         return choose_layers(blocks, self.attention, grid)
 
+    def token_places(self, height: int, width: int) -> TokenPlaces:
+        return TokenPlaces(height * width, first_text=height * width)
+
     def predict(
         self, model_input: Tensor, timestep: Tensor | float, embeds: Tensor, added: Mapping[str, Tensor]
     ) -> Tensor:
@@ -76,6 +95,7 @@ class MMDiTBackbone(Backbone):
             encoder_hidden_states=embeds,
             return_dict=False,
             **added,
+            **self.call_options,
         )
         return prediction[0].to(model_input.dtype)
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from core.backbones.base import Backbone
-from core.backbones.decoding import uncompiled
+from core.backbones.compiled import uncompiled
 from core.backbones.mmdit import MMDiTBackbone
 from core.backbones.unet import UNetBackbone
 from core.config import AttentionChoice
@@ -25,7 +25,9 @@ def backbone_for(pipe: Any, attention: AttentionChoice | None = None) -> Backbon
     Raises:
         ValueError: a denoiser of no known family; says which are known.
     """
-    denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    denoiser = getattr(pipe, "unet", None)
+    if denoiser is None:  # not "or": a compiled module has no length, and so no truth
+        denoiser = getattr(pipe, "transformer", None)
     name = type(uncompiled(denoiser)).__name__
     if name not in BACKBONES:
         raise ValueError(

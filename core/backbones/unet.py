@@ -8,8 +8,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from core.backbones.base import Backbone
+from core.backbones.compiled import eagerly, uncompiled
 from core.backbones.conditioning import Conditioning
-from core.backbones.decoding import decode_sd, decode_sdxl, uncompiled
+from core.backbones.decoding import decode_sd, decode_sdxl
+from core.backbones.encoded import TokenRows
 from core.backbones.layers import choose_layers
 from core.backbones.text import TextGroup, text_columns, unique_texts
 from core.config import AttentionChoice
@@ -30,7 +32,7 @@ class UNetBackbone(Backbone):
 
     Raises:
         ValueError: a UNet that takes something else than text and latents: a distilled one with the guidance
-            scale as input, an inpainting one.
+            scale as input, an inpainting one, one with an IP-Adapter.
     """
 
     def __init__(self, pipe: Any, attention: AttentionChoice | None = None):
@@ -43,6 +45,11 @@ class UNetBackbone(Backbone):
                 f"this UNet takes {config.in_channels} channels and latents have "
                 f"{pipe.vae.config.latent_channels}: not a text-to-image model"
             )
+        if config.encoder_hid_dim_type is not None:
+            raise ValueError(
+                f"this UNet takes {config.encoder_hid_dim_type} beside the prompt (an IP-Adapter), which keystep does "
+                "not know of: call pipe.unload_ip_adapter()"
+            )
         self.keep_padding: bool = not config.use_linear_projection
         self.is_xl: bool = config.addition_embed_type == "text_time"
 
@@ -52,7 +59,12 @@ class UNetBackbone(Backbone):
 
     @torch.no_grad()
     def encode(
-        self, prompts: Sequence[Prompt], *, negative_prompt: str = "", max_sequence_length: int | None = None
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        negative_prompt: str = "",
+        max_sequence_length: int | None = None,
+        clip_skip: int | None = None,
     ) -> Conditioning:
         if max_sequence_length is not None:
             raise ValueError(
@@ -61,24 +73,29 @@ class UNetBackbone(Backbone):
         texts, places = unique_texts(prompts)
         added, negative_added = {}, {}
         negatives = [negative_prompt] * len(texts) if negative_prompt else None
-        if self.is_xl:
-            embeds, negative_embeds, pooled, negative_pooled = self.pipe.encode_prompt(
-                prompt=texts, negative_prompt=negatives, do_classifier_free_guidance=True
-            )
-            added, negative_added = {"text_embeds": pooled[places]}, {"text_embeds": negative_pooled[places]}
-        else:
-            embeds, negative_embeds = self.pipe.encode_prompt(
-                prompt=texts,
-                device=None,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=True,
-                negative_prompt=negatives,
-            )
+        sides = self._text_sides()
+        with TokenRows(*(encoder for _, encoder in sides)) as seen, eagerly():
+            if self.is_xl:
+                embeds, negative_embeds, pooled, negative_pooled = self.pipe.encode_prompt(
+                    prompt=texts,
+                    negative_prompt=negatives,
+                    do_classifier_free_guidance=True,
+                    clip_skip=clip_skip,
+                )
+                added, negative_added = {"text_embeds": pooled[places]}, {"text_embeds": negative_pooled[places]}
+            else:
+                embeds, negative_embeds = self.pipe.encode_prompt(
+                    prompt=texts,
+                    device=self.pipe._execution_device,
+                    num_images_per_prompt=1,
+                    do_classifier_free_guidance=True,
+                    negative_prompt=negatives,
+                    clip_skip=clip_skip,
+                )
+        (tokenizer, rows), *others = ((tokenizer, seen.of(side, texts)) for side, (tokenizer, _) in enumerate(sides))
         width = embeds.shape[1]
-        tokenizer = self.pipe.tokenizer or self.pipe.tokenizer_2
-        columns = text_columns(
-            prompts, [TextGroup(tokenizer, width, keep_padding=self.keep_padding)], width, embeds.device
-        )
+        group = TextGroup(tokenizer, width, rows, keep_padding=self.keep_padding, twin=next(iter(others), None))
+        columns = text_columns(prompts, [group], width, embeds.device)
         return Conditioning(
             prompt_embeds=embeds[places],
             negative_prompt_embeds=negative_embeds[places],
@@ -86,6 +103,13 @@ class UNetBackbone(Backbone):
             negative_added=negative_added,
             **vars(columns),
         )
+
+    def _text_sides(self) -> list[tuple[Any, nn.Module]]:
+        """Tokenizer and text encoder, in the pipeline's order; their embeddings stand side by side in one row."""
+        sides = [(self.pipe.tokenizer, self.pipe.text_encoder)]
+        if self.is_xl:
+            sides.append((self.pipe.tokenizer_2, self.pipe.text_encoder_2))
+        return [(tokenizer, encoder) for tokenizer, encoder in sides if tokenizer is not None]
 
     def attention_layers(self, height: int, width: int) -> tuple[dict[str, nn.Module], tuple[int, int]]:
         factor = self.pipe.vae_scale_factor
@@ -107,6 +131,7 @@ class UNetBackbone(Backbone):
             encoder_hidden_states=embeds,
             added_cond_kwargs=conditions or None,
             return_dict=False,
+            **self.call_options,
         )
         return prediction[0].to(model_input.dtype)
 

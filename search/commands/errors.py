@@ -8,6 +8,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from search.failures import WorkFailed, in_a_line
+from search.secrets import masked
 
 
 class PlainErrors(TyperGroup):
@@ -50,4 +51,4 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _tell(message: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(Text.assemble(("keystep: ", "bold red"), message))
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("keystep: ", "bold red"), masked(message)))

@@ -27,7 +27,10 @@ def export(
     ] = False,
     storage: Annotated[str | None, typer.Option(help="The search's storage.path. [default: ./keystep-runs]")] = None,
     tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow to register with. [default: the search's, else MLFLOW_TRACKING_URI]")
+        str | None,
+        typer.Option(
+            help="MLflow to register with. [default: the search's, else MLFLOW_TRACKING_URI, else sqlite:///mlflow.db]"
+        ),
     ] = None,
 ) -> None:
     """Write the step config that production loads, with the evidence for it.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from evaluation.detector import Detector
 
 MAX_SEEDS = 10_000
+LARGEST_SEED = 2**63 - 1
 
 
 def generate(
@@ -22,8 +23,8 @@ def generate(
     entities: Annotated[
         str | None,
         typer.Option(
-            help="What has to be in it, as words of the prompt. [default: found in prompts such as 'a photo of a red "
-            "circle and a blue star']",
+            help="What has to be in it, as words of the prompt; quotes keep words together: '\"black and white\" cat'. "
+            "[default: found in prompts such as 'a photo of a red circle and a blue star']",
             metavar="'red circle, blue star'",
         ),
     ] = None,
@@ -38,6 +39,9 @@ def generate(
     compare: Annotated[
         Path | None, typer.Option(help="Draw a sheet of the same seeds without and with the refinement (.png).")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace pictures that the folder has already.")
+    ] = False,
     detector: Annotated[
         str | None,
         typer.Option(
@@ -62,23 +66,28 @@ def generate(
     numbers = parse_seeds(seeds)
     if out is None and compare is None:
         raise ValueError("say where the pictures go: --compare out.png for a sheet, --out DIR for single files")
-    if compare is not None and compare.suffix != ".png":
+    if compare is not None and compare.suffix.lower() != ".png":
         raise ValueError(f"--compare is a .png file, got {compare}")
     from core.config import StepConfig
-    from core.prompts import Prompt, parse_entities
+    from core.entity_list import parse_entities
+    from core.prompts import Prompt, located_mentions
+    from search.commands.picture_files import settled_names, settled_sheet, write_picture
     from search.mentioned import mentioned_entities
 
     asked = mentioned_entities(prompt) if entities is None else Prompt(prompt, parse_entities(entities))
     if not config.is_file():
         raise ValueError(f"there is no step config {config}: make one with keystep export, or name it with --config")
     setting = StepConfig.load(config)
+    located_mentions(asked)
+    files = settled_names(out, prompt, numbers, overwrite=overwrite) if out is not None else {}
+    if compare is not None:
+        settled_sheet(compare, list(files.values()))
 
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     from core.devices import usable_device
     from core.generation import load_pipeline
-    from evaluation.image_source import file_stem
     from search.reporting.pictures import before_after, pictures
 
     transformers_logging.disable_progress_bar()
@@ -104,14 +113,12 @@ def generate(
 
         after = draw(True)
         before = draw(False) if compare is not None else []
+    for picture in after if files else ():
+        write_picture(picture.image, files[picture.seed])
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        for picture in after:
-            picture.image.save(out / f"{file_stem(prompt)}_{picture.seed}.png")
         console.print(f"-> {out} ({len(after)} pictures)", highlight=False, soft_wrap=True)
     if compare is not None:
-        compare.parent.mkdir(parents=True, exist_ok=True)
-        before_after(asked, before, after, setting, judge).save(compare)
+        write_picture(before_after(asked, before, after, setting, judge), compare)
         console.print(f"-> {compare}", highlight=False, soft_wrap=True)
 
 
@@ -119,14 +126,18 @@ def parse_seeds(text: str) -> list[int]:
     """Seeds such as "0-7" or "1,5,20-29", each once, in the order given.
 
     Raises:
-        ValueError: another form, a range that falls, or more than `MAX_SEEDS`.
+        ValueError: another form, a range that falls, a seed beyond `LARGEST_SEED`, or more than `MAX_SEEDS`.
     """
     found: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        if match and max(map(len, filter(None, match.groups()))) > len(str(LARGEST_SEED)):
+            raise ValueError(f"--seeds are at most {LARGEST_SEED:,}, got {part[:40].strip()}")
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if last < first:
             raise ValueError(f"--seeds is a list such as 0-7 or 1,5,20-29, got {text!r}")
+        if last > LARGEST_SEED:
+            raise ValueError(f"--seeds are at most {LARGEST_SEED:,}, got {last:,}")
         if last - first + len(found) >= MAX_SEEDS:
             raise ValueError(f"--seeds names more than {MAX_SEEDS:,} seeds: {text!r}")
         found += range(first, last + 1)
@@ -137,12 +148,19 @@ def _judge(detector: str | None, config: "StepConfig", prompt: "Prompt", device:
     """The detector whose ticks the sheet shows; None if there is none to be had at once."""
     from core.shapes.models import EMBEDDED
     from core.shapes.scenes import NOUNS
+    from evaluation.colors import palette_named
     from evaluation.detectors import SHAPES_DETECTOR, load_detector
+    from evaluation.tiam import TiamSettings, check_colors
 
-    embedded = config.model in EMBEDDED and {entity.noun for entity in prompt.entities} <= set(NOUNS)
+    palette = palette_named(TiamSettings().palette)
+    embedded = config.model in EMBEDDED and all(
+        entity.noun in NOUNS and (entity.attribute is None or palette.has(entity.attribute))
+        for entity in prompt.entities
+    )
     name = detector or (SHAPES_DETECTOR if embedded else None)
     if name is None:
         return None
+    check_colors([prompt], palette.name)
     loaded = load_detector(name, device=device)
     loaded.check_nouns([prompt])
     return loaded

@@ -1,13 +1,18 @@
 """`keystep prompts`: make, sample, split and convert prompt sets."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from search.commands.output import print_table
 from search.reporting.table import Table
+
+if TYPE_CHECKING:
+    from evaluation.prompt_sets import PromptSet
+
+from search.commands.numbers import finite
 
 SHOWN = 10
 
@@ -16,8 +21,8 @@ def prompts(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="A standard set, a template (.yaml), or prompts: .csv, .jsonl, GenEval's evaluation_metadata.jsonl, "
-            "a folder with a Hugging Face dataset. Nothing: list the standard sets.",
+            help="A standard set, a template (.yaml), or prompts: .csv, .tsv, .json, .jsonl, GenEval's "
+            "evaluation_metadata.jsonl, a folder with a Hugging Face dataset. Nothing: list the standard sets.",
             metavar="[TEMPLATE|NAME|FILE]",
         ),
     ] = None,
@@ -36,8 +41,18 @@ def prompts(
             help="Write two files instead, NAME-validation and NAME-held_out, which share no combination of nouns; "
             "the held-out one gets this share (below 1) or number of the prompts.",
             metavar="SHARE|NUMBER",
+            max=1e9,
+            callback=finite,
         ),
     ] = None,
+    find_entities: Annotated[
+        bool,
+        typer.Option(
+            "--find-entities",
+            help="Read a list that names no entities (.txt, .csv, .tsv, .json): find them in prompts such as 'a red "
+            "car and a dog', and leave the other prompts out.",
+        ),
+    ] = False,
 ) -> None:
     """Make a prompt set: sample a template, split it, or convert a file.
 
@@ -48,6 +63,7 @@ def prompts(
     keystep prompts two_colored --sample 300 --seed 0 --out prompts.csv
     keystep prompts mine.yaml --sample 200 --held-out 0.5 --out prompts.csv
     keystep prompts evaluation_metadata.jsonl --out geneval.csv
+    keystep prompts color_val.txt --find-entities --out color.csv
     ```
 
     A template is a YAML file; `$ind_ar1` becomes a or an, `unique` keeps values apart:
@@ -65,7 +81,11 @@ def prompts(
     if source is None:
         print_table(_standard_sets())
         return
-    loaded = load_prompt_set(source, sample, seed)
+    if find_entities:
+        loaded = _with_entities_found(Path(source))
+        loaded = loaded if sample is None else loaded.sample(sample, seed)
+    else:
+        loaded = load_prompt_set(source, sample, seed)
     parts = {out: loaded}
     if held_out is not None:
         if out is None:
@@ -81,6 +101,35 @@ def prompts(
         else:
             write_prompts(part, path)
         console.print(f"{len(part)} prompts, sha256 {part.hash[:16]}" + (f" -> {path}" if path else ""), soft_wrap=True)
+
+
+def _with_entities_found(path: Path) -> "PromptSet":
+    """The prompts of a list whose entities are plain; what was left out is told. ValueError if none is."""
+    from evaluation.prompt_io import read_texts
+    from evaluation.prompt_sets import PromptSet
+    from search.mentioned import mentioned_entities
+
+    found, left_out = [], []
+    for text in read_texts(path):
+        try:
+            found.append(mentioned_entities(text))
+        except ValueError:
+            left_out.append(text)
+    if not found:
+        raise ValueError(
+            f"{path}: none of its {len(left_out)} prompts lists its entities as 'a red car and a dog' does; add the "
+            "columns entity1, adj1, entity2, ... by hand"
+        )
+    if left_out:
+        shown = "".join(f"\n    {text}" for text in left_out[:SHOWN])
+        more = f"\n    ... and {len(left_out) - SHOWN} more" if len(left_out) > SHOWN else ""
+        Console(stderr=True, soft_wrap=True).print(
+            f"Left out {len(left_out)} prompts whose entities are not plain:{shown}{more}",
+            style="yellow",
+            markup=False,
+            highlight=False,
+        )
+    return PromptSet(path.stem, tuple(found))
 
 
 def _standard_sets() -> Table:

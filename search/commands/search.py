@@ -46,6 +46,9 @@ def search(
     if print_spec:
         print(spec_yaml(loaded), end="")
         return
+    from search.spec_checks import check_spec
+
+    check_spec(loaded)  # before the imports below, which take seconds
     from search.exporting import step_config
     from search.reporting.report import report
     from search.reporting.report_formats import show

@@ -18,6 +18,7 @@ from evaluation.tiam import ImageScore, check_colors, score_detections
 from search.images.encodings import Encodings
 from search.images.interruption import Interruption
 from search.images.models import detector_of, latents_folder, pipeline_of, use_threads
+from search.images.notices import damage_noted
 from search.images.outcomes import Outcome, OutcomeStore
 from search.images.prefixes import Prefixes, Sample
 from search.images.trajectories import Trajectories
@@ -58,6 +59,7 @@ class Evaluator:
         self.evaluation_id = content_key({**identity, **judge})[:20]
         self.outcomes = OutcomeStore(spec.storage.path, self.evaluation_id)
         self.computed: frozenset[int] = frozenset()
+        self.notices: tuple[str, ...] = ()
         store = LatentStore(latents_folder(spec.storage), max(1, int(spec.storage.latents_gb * GIGABYTE)))
         precise = torch.finfo(self.sampler.dtype).bits >= 32
         self._store = store
@@ -84,6 +86,12 @@ class Evaluator:
             ValueError: a noun that the detector has no class for, an entity that is not in its prompt.
             OSError: the outcomes cannot be stored.
         """
+        with damage_noted() as notices:
+            outcomes = self._evaluate(refinement, instances)
+        self.notices = tuple(notices)
+        return outcomes
+
+    def _evaluate(self, refinement: Refinement | None, instances: Sequence[Instance]) -> dict[int, Outcome]:
         prompts = {instance.prompt for instance in instances}
         known = self.outcomes.remembered(refinement, prompts)
         if any(_key(instance) not in known for instance in instances):

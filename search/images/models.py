@@ -28,16 +28,16 @@ def pipeline_of(model: ModelSpec) -> tuple[Any, str]:
     Raises:
         ValueError: the model cannot be found, or the device cannot be used; with the key.
     """
-    return _pipeline(model.id, model.revision, model.dtype, _device(model.device))
+    return _pipeline(model.id, model.revision, model.variant, model.dtype, _device(model.device))
 
 
 @lru_cache(maxsize=1)
-def _pipeline(model: str, revision: str | None, dtype: str, device: str) -> tuple[Any, str]:
+def _pipeline(model: str, revision: str | None, variant: str | None, dtype: str, device: str) -> tuple[Any, str]:
     # A worker's log has better uses than bars of files that load.
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     try:
-        pipe = load_pipeline(model, revision=revision, dtype=getattr(torch, dtype))
+        pipe = load_pipeline(model, revision=revision, variant=variant, dtype=getattr(torch, dtype))
     except (OSError, ValueError) as error:
         raise ValueError(f"model.id: {error}") from error
     pipe.to(device)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import uuid
 import warnings
 from collections.abc import Iterable, Mapping
@@ -11,10 +12,12 @@ from typing import Any, NamedTuple, Self
 
 from core.config import Refinement
 from core.prompts import Entity, Prompt
+from core.seals import DamagedFile, open_seal, seal
 from search.secrets import masked
 from search.storage import Storage
 
-FORMAT = 1
+FORMAT = 2
+UNSEALED_FORMAT = 1  # of older versions, without a checksum: read, as far as its values are possible
 UNREFINED = "unrefined"
 READERS = 16  # shards read at a time: an object store answers each after tens of milliseconds
 
@@ -55,18 +58,35 @@ class Outcome:
         """An outcome from what `to_json` gave.
 
         Raises:
-            KeyError, TypeError, ValueError: it did not give that.
+            AttributeError, KeyError, TypeError, ValueError: it did not give that, or no image can have such an outcome.
         """
+        entities = tuple(Entity(noun, attribute) for noun, attribute in plain["entities"])
+        if plain["failure"] is not None and not isinstance(plain["failure"], str):
+            raise ValueError(f"failure must be a text or null, got {plain['failure']!r}")
         return cls(
-            tiam=float(plain["tiam"]),
-            found=tuple(map(bool, plain["found"])),
-            bound=tuple(map(bool, plain["bound"])),
-            evaluations=float(plain["evaluations"]),
-            evaluations_alone=float(plain["evaluations_alone"]),
-            seconds=float(plain["seconds"]),
+            tiam=_number(plain, "tiam", most=1.0),
+            found=_flags(plain, "found", len(entities)),
+            bound=_flags(plain, "bound", len(entities)),
+            evaluations=_number(plain, "evaluations"),
+            evaluations_alone=_number(plain, "evaluations_alone"),
+            seconds=_number(plain, "seconds"),
             failure=plain["failure"],
-            entities=tuple(Entity(noun, attribute) for noun, attribute in plain["entities"]),
+            entities=entities,
         )
+
+
+def _number(plain: Mapping[str, Any], name: str, most: float = sys.float_info.max) -> float:
+    value = plain[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise ValueError(f"{name} must be a number from 0 to {most:g}, got {value!r}")
+    return float(value)
+
+
+def _flags(plain: Mapping[str, Any], name: str, count: int) -> tuple[bool, ...]:
+    flags = plain[name]
+    if not isinstance(flags, list) or len(flags) != count or not all(isinstance(flag, bool) for flag in flags):
+        raise ValueError(f"{name} must be true or false for each of {count} entities, got {flags!r}")
+    return tuple(flags)
 
 
 Outcomes = dict[tuple[str, int], Outcome]
@@ -99,7 +119,7 @@ class OutcomeStore:
     """Outcomes under `<uri>/outcomes/<evaluation_id>/<setting_id>/`, in JSON files that are written once.
 
     Any number of processes may read and write at a time: each write is a file of its own, which appears whole or not
-    at all. What has been read is kept in memory.
+    at all, sealed with its checksum. What has been read is kept in memory.
 
     Args:
         uri: as `search.storage.Storage` takes it.
@@ -123,7 +143,7 @@ class OutcomeStore:
             prompts: only of these, with these entities; None is whatever is there.
 
         Warns:
-            UserWarning: a damaged file, which counts as absent.
+            DamagedFile: a file is damaged, and counts as absent.
 
         Raises:
             OSError: the storage does not answer.
@@ -151,7 +171,7 @@ class OutcomeStore:
             return
         rows = [{"prompt": text, "seed": seed, **kept.to_json()} for (text, seed), kept in outcomes.items()]
         setting = None if refinement is None else refinement.model_dump(mode="json")
-        content = json.dumps({"format": FORMAT, "setting": setting, "outcomes": rows}, allow_nan=False)
+        content = seal(json.dumps({"format": FORMAT, "setting": setting, "outcomes": rows}, allow_nan=False))
         name = f"{uuid.uuid4().hex}.json"
         self._storage.write(f"{self._folder(refinement)}/{name}", content.encode())
         known = self._known(refinement)
@@ -176,20 +196,24 @@ class OutcomeStore:
             known.shards.add(name)
             try:
                 known.outcomes.update(_parse(content))
-            except (KeyError, TypeError, ValueError) as problem:
+            except (AttributeError, KeyError, TypeError, ValueError) as problem:
                 warnings.warn(
                     f"the outcomes in {masked(self._storage.uri)}/{folder}/{name} are damaged ({problem!r}) and will "
                     "be computed again; the file can be removed",
+                    DamagedFile,
                     stacklevel=3,
                 )
 
 
 def _parse(content: bytes) -> dict[_Row, Outcome]:
-    plain = json.loads(content)
-    if plain["format"] != FORMAT:
-        raise ValueError(f"format {plain['format']}, this version reads {FORMAT}")
+    plain, sealed = open_seal(content)
+    if plain["format"] != (FORMAT if sealed else UNSEALED_FORMAT):
+        raise ValueError(f"format {plain['format']!r}, this version reads {FORMAT}, with its checksum")
     rows = {}
     for row in plain["outcomes"]:
         outcome = Outcome.from_json(row)
-        rows[_Row(row["prompt"], outcome.entities, row["seed"])] = outcome
+        text, seed = row["prompt"], row["seed"]
+        if not isinstance(text, str) or type(seed) is not int or seed < 0:
+            raise ValueError(f"an outcome is of a prompt and a seed, got {text!r} and {seed!r}")
+        rows[_Row(text, outcome.entities, seed)] = outcome
     return rows

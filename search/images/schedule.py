@@ -1,53 +1,97 @@
-"""Timesteps of a spec's sampler and shape of its latents, read from the model's configuration without its weights."""
+"""Timesteps of a spec's sampler and shape of its latents, known without the model's weights.
 
+From a folder's or the hub's small configuration files; of the models of the built-in specs from `search.model_facts`.
+"""
+
+import os
+from collections.abc import Mapping
 from typing import Any
 
-import diffusers
-
-from core.schedulers import make_scheduler
+from core.bounded_json import read_json
+from core.hub import model_file
 from core.shapes.models import resolve_model
-from search.spec import SearchSpec
+from search.model_facts import KNOWN, Latents, ModelFacts
+from search.spec import ModelSpec, SearchSpec
 
 
 def timesteps_of(spec: SearchSpec) -> tuple[float, ...]:
     """One timestep a step, as `core.sampling.Sampler` has them, noisiest first.
 
-    Of a hub model that is not in the local cache, only its small configuration files are fetched.
-
     Raises:
-        ValueError: the model is not found, or its scheduler cannot be resumed; with the key.
+        ValueError: the model is not found, or its scheduler cannot be resumed or set so; with the key.
     """
-    folder, revision = resolve_model(spec.model.id), spec.model.revision
-    name = _config(diffusers.DDPMScheduler, folder, "scheduler", revision)["_class_name"]
-    base = getattr(diffusers, name).from_pretrained(folder, subfolder="scheduler", revision=revision).config
+    base = _scheduler(spec.model)
+    from core.schedulers import make_scheduler  # imports diffusers, which takes seconds: mistakes are told before
+
     shifts = {**base, **spec.sampler.scheduler_config}.get("use_dynamic_shifting")
-    tokens = _image_tokens(spec, folder, revision) if shifts else 0
     try:
-        scheduler = make_scheduler(base, spec.sampler, image_tokens=tokens)
-    except ValueError as error:
-        raise ValueError(f"sampler.scheduler: {error}") from error
+        scheduler = make_scheduler(base, spec.sampler, image_tokens=_image_tokens(spec) if shifts else 0)
+    except (ValueError, TypeError, ArithmeticError, NotImplementedError, LookupError, AttributeError) as error:
+        # Diffusers takes what it is given, and fails on the first sum that it cannot do with it.
+        raise ValueError(f"sampler.scheduler: {spec.sampler.scheduler} cannot be set so: {error}") from error
     return tuple(float(timestep) for timestep in scheduler.timesteps)
 
 
 def latent_shape_of(spec: SearchSpec) -> tuple[int, int, int]:
-    """(channels, height, width) of the latents, from the same configuration files. Errors as `timesteps_of`'s."""
-    vae = _config(diffusers.AutoencoderKL, resolve_model(spec.model.id), "vae", spec.model.revision)
-    pixels = 2 ** (len(vae["block_out_channels"]) - 1)
-    return vae["latent_channels"], spec.sampler.height // pixels, spec.sampler.width // pixels
+    """(channels, height, width) of the latents.
+
+    Raises:
+        ValueError: the model is not found, or has no latents of this size; with the key.
+    """
+    latents = _latents(spec.model)
+    for name in ("height", "width"):
+        if getattr(spec.sampler, name) % latents.unit:
+            raise ValueError(
+                f"sampler.{name}: must be a multiple of {latents.unit} for {spec.model.id}, got "
+                f"{getattr(spec.sampler, name)}"
+            )
+    return latents.channels, spec.sampler.height // latents.pixels, spec.sampler.width // latents.pixels
 
 
-def _image_tokens(spec: SearchSpec, folder: str, revision: str | None) -> int:
-    vae = _config(diffusers.AutoencoderKL, folder, "vae", revision)
-    transformer = _config(diffusers.SD3Transformer2DModel, folder, "transformer", revision)
-    pixels = 2 ** (len(vae["block_out_channels"]) - 1) * transformer["patch_size"]
-    return (spec.sampler.height // pixels) * (spec.sampler.width // pixels)
+def is_known_here(model: ModelSpec) -> bool:
+    """Whether the hub need not be asked: an embedded model, a folder that is here, one of a built-in spec."""
+    return _fact(model) is not None or os.path.isdir(resolve_model(model.id))
 
 
-def _config(kind: Any, folder: str, subfolder: str, revision: str | None) -> dict[str, Any]:
+def _image_tokens(spec: SearchSpec) -> int:
+    """Patches of the image as a transformer sees them; latent pixels for a UNet."""
+    unit = _latents(spec.model).unit
+    return (spec.sampler.height // unit) * (spec.sampler.width // unit)
+
+
+def _fact(model: ModelSpec) -> ModelFacts | None:
+    """What is known of a model beforehand. A revision of its own may be another model."""
+    return KNOWN.get(model.id) if model.revision is None else None
+
+
+def _scheduler(model: ModelSpec) -> Mapping[str, Any]:
+    fact = _fact(model)
+    return _config(model, "scheduler/scheduler_config.json") if fact is None else fact.scheduler
+
+
+def _latents(model: ModelSpec) -> Latents:
+    fact = _fact(model)
+    if fact is not None:
+        return fact.latents
+    vae, parts = _config(model, "vae/config.json"), _config(model, "model_index.json")
+    patch = _config(model, "transformer/config.json").get("patch_size", 1) if "transformer" in parts else 1
+    return Latents(vae["latent_channels"], pixels=2 ** (len(vae["block_out_channels"]) - 1), patch=patch)
+
+
+def _config(model: ModelSpec, file: str) -> dict[str, Any]:
+    """One of the model's configuration files.
+
+    Raises:
+        ValueError: it cannot be read; with the key, and what to do.
+    """
+    folder = resolve_model(model.id)
     try:
-        return kind.load_config(folder, subfolder=subfolder, revision=revision)
-    except OSError as error:
+        found = read_json(model_file(folder, file, revision=model.revision))
+    except ValueError as error:
         raise ValueError(
-            f"model.id: {folder!r} has no {subfolder} configuration that could be read; give a hub id, a folder that "
-            f"holds a diffusers pipeline, or an embedded model such as keystep/shapes-sd ({error})"
+            f"model.id: {error}. Give a hub id, a folder that holds a diffusers pipeline, or an embedded model such as "
+            "keystep/shapes-sd"
         ) from error
+    if not isinstance(found, dict):
+        raise ValueError(f"model.id: {file} of {model.id!r} is no configuration")
+    return found

@@ -1,17 +1,21 @@
 """Every setting of a grid on every instance, recorded once: what searches are replayed on."""
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pyarrow import ArrowException
 
 from core.config import Refinement
 from core.prompts import Prompt
+from core.seals import NAME
 from evaluation.prompt_sets import PromptSet
 from search.instances import Part, make_part, make_parts
 from search.settings.space import Space
@@ -114,18 +118,46 @@ def load_grid(name: str | Path = "shapes-sd") -> RecordedGrid:
     """A recorded grid that comes with the package, by its name, or one of your own, by its path.
 
     Raises:
-        ValueError: no such grid; a file that is none.
+        ValueError: no such grid; a file that is none, or that is damaged.
     """
     path = Path(name) if str(name).endswith(".parquet") else GRIDS / f"{name}.parquet"
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in GRIDS.glob("*.parquet")))
         raise ValueError(f"no recorded grid at {path}; give a .parquet file of record_grid, or one of: {known}")
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+        spec, timesteps = _described(table)
+        return _grid(table, spec, timesteps)
+    except (ArrowException, OSError, LookupError, AttributeError, StopIteration, TypeError, ValueError) as problem:
+        raise ValueError(
+            f"{path} is not a recorded grid, or is damaged ({problem}): install keystep again if it came with it, else "
+            "record it again"
+        ) from problem
+
+
+def save_grid(table: pa.Table, spec: SearchSpec, timesteps: Sequence[float], path: Path) -> None:
+    """Write a grid's table, with the spec and the timesteps, sealed with a checksum of all three."""
+    metadata = {"spec": spec.model_dump_json(), "timesteps": json.dumps(list(timesteps))}
+    sealed = metadata | {NAME: _digest(table, metadata["spec"].encode(), metadata["timesteps"].encode())}
+    pq.write_table(table.replace_schema_metadata(sealed), path, compression="zstd")
+
+
+def _digest(table: pa.Table, spec: bytes, timesteps: bytes) -> str:
+    """Of all that is read from the file."""
+    columns = json.dumps(table.to_pydict(), sort_keys=True, allow_nan=False).encode()
+    return hashlib.sha256(b"\n".join([spec, timesteps, columns])).hexdigest()
+
+
+def _described(table: pa.Table) -> tuple[SearchSpec, tuple[float, ...]]:
     metadata = table.schema.metadata or {}
     if b"spec" not in metadata or b"timesteps" not in metadata:
-        raise ValueError(f"{path} is not a recorded grid: its metadata name no spec and no timesteps")
-    spec = SearchSpec.model_validate_json(metadata[b"spec"])
-    timesteps = tuple(json.loads(metadata[b"timesteps"]))
+        raise ValueError("its metadata name no spec and no timesteps")
+    if metadata.get(NAME.encode(), b"").decode() != _digest(table, metadata[b"spec"], metadata[b"timesteps"]):
+        raise ValueError("its checksum is missing or does not fit")
+    return SearchSpec.model_validate_json(metadata[b"spec"]), tuple(json.loads(metadata[b"timesteps"]))
+
+
+def _grid(table: pa.Table, spec: SearchSpec, timesteps: tuple[float, ...]) -> RecordedGrid:
     space = Space(spec, timesteps)
     columns = {name: table[name].to_pylist() for name in table.column_names}
     starts = range(0, table.num_rows, len(columns["setting"]) // (max(columns["setting"]) + 1))

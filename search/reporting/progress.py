@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TextIO
@@ -278,6 +278,20 @@ class ViewCallback(tune.Callback):
         self._view.watched.seen += seen
         self._view.watched.failed += 1
         self._view.advance(0)
+
+
+class TellNotices(tune.Callback):
+    """Hands on what the workers of trials have to tell the user (`search.images.notices`)."""
+
+    def __init__(self, tell: Callable[[Iterable[str]], None]):
+        self._tell = tell
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray Tune keeps its callbacks in a file; what tells does not go there."""
+        return {}
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        self._tell(result.get("notices", ()))
 
 
 def _clock(seconds: float) -> str:

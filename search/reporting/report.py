@@ -24,6 +24,7 @@ def report(result: SearchResult, *, figures: bool = True, shown: int | None = SH
         figures: whether to draw the curve (needs matplotlib).
         shown: settings in the table at most; None is all.
     """
+    result = result.model_copy(update={"spec": result.spec.without_secrets()})
     sections = [
         Section("Held-out prompts", _held_out(result)),
         Section("To mind", result.notes),

@@ -12,6 +12,8 @@ from typing import Any, TextIO
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
+from search.secrets import masked
+from search.settings.journal_logs import check_lines, check_logs, refuse, sealed, understood
 from search.storage import Storage, local_folder
 
 LOG = "study.log"
@@ -55,38 +57,64 @@ class FileJournal(_Batches, JournalFileBackend):
 
     The process that opens it must be the only one that writes (see `open_journal`): a line cut off by a
     kill and the lock of Optuna's that it left behind are cleared away.
+
+    Raises:
+        ValueError: the log is damaged; says what to do.
     """
 
     def __init__(self, path: Path):
         if path.exists():
             _drop_cut_line(path)
+            check_lines(path.read_bytes(), str(path))
         for stale in path.parent.glob(f"{path.name}.lock*"):
             stale.unlink(missing_ok=True)
         super().__init__(str(path))
 
     def _append(self, logs: list[dict[str, Any]]) -> None:
-        JournalFileBackend.append_logs(self, logs)
+        JournalFileBackend.append_logs(self, [sealed(log) for log in logs])
 
 
 class ObjectJournal(_Batches, BaseJournalBackend):
-    """A study's log in an object store, which cannot append: every append is an object of its own, numbered."""
+    """A study's log in an object store, which cannot append: every append is an object of its own, numbered.
+
+    Raises:
+        ValueError: an object is damaged or missing; says what to do.
+    """
 
     def __init__(self, storage: Storage, folder: str):
         self._storage, self._folder = storage, folder
+        self._logs: list[dict[str, Any]] = []
         names = storage.list(folder)
-        self._logs: list[dict[str, Any]] = [
-            log for name in names for log in json.loads(storage.read(f"{folder}/{name}"))
-        ]
+        for number, name in enumerate(names):
+            place = f"{masked(storage.uri)}/{folder}/{name}"
+            if name != _object_name(number):
+                refuse(place, f"{_object_name(number)} is missing")
+            self._logs += _parsed(storage.read(f"{folder}/{name}"), place)
+        check_logs(self._logs, f"{masked(storage.uri)}/{folder}")
         self._num_objects = len(names)
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         yield from self._logs[log_number_from:]
 
     def _append(self, logs: list[dict[str, Any]]) -> None:
-        content = json.dumps(logs)
-        self._storage.write(f"{self._folder}/{self._num_objects:08}.json", content.encode())
+        content = json.dumps([sealed(log) for log in logs])
+        self._storage.write(f"{self._folder}/{_object_name(self._num_objects)}", content.encode())
         self._num_objects += 1
         self._logs += json.loads(content)
+
+
+def _object_name(number: int) -> str:
+    return f"{number:08}.json"
+
+
+def _parsed(content: bytes, place: str) -> list[dict[str, Any]]:
+    try:
+        logs = json.loads(content)
+    except ValueError as problem:
+        refuse(place, str(problem))
+    if not isinstance(logs, list):
+        refuse(place, "it is no list")
+    return logs
 
 
 Journal = FileJournal | ObjectJournal
@@ -100,27 +128,43 @@ def open_journal(path: str, search_id: str) -> Iterator[tuple[JournalStorage, Jo
         path: `storage.path` of the spec; the log is under `searches/<search_id>` there.
 
     Raises:
-        ValueError: another process writes it, or the folder cannot be written; says what to do.
+        ValueError: another process writes it, the folder cannot be written, or the log is damaged; says what to do.
     """
-    storage = Storage(path)
+    with _sole_writer(path, search_id) as place:
+        if place is None:
+            journal: Journal = ObjectJournal(Storage(path), f"searches/{search_id}/study")
+            said = f"the study in {masked(path)}"
+        else:
+            journal = FileJournal(place / LOG)
+            said = str(place / LOG)
+        with understood(said):
+            storage = JournalStorage(journal)
+        yield storage, journal
+
+
+@contextmanager
+def _sole_writer(path: str, search_id: str) -> Iterator[Path | None]:
+    """The search's folder, whose log no one else writes meanwhile; None in an object store, which has no locks."""
+    Storage(path)  # which says what is wrong with the place
     folder = local_folder(path)
     if folder is None:
-        journal: Journal = ObjectJournal(storage, f"searches/{search_id}/study")
-        yield JournalStorage(journal), journal
+        yield None
         return
     place = folder / "searches" / search_id
     place.mkdir(parents=True, exist_ok=True)
-    with open(place / LOCK, "a+", encoding="utf-8") as lock:
+    with open(place / LOCK, "a+", encoding="utf-8", errors="replace") as lock:
         _lock(lock, place)
-        journal = FileJournal(place / LOG)
-        yield JournalStorage(journal), journal
+        yield place
 
 
 @contextmanager
 def sole_driver(path: str, search_id: str) -> Iterator[None]:
     """While open, no other process of this machine or shared folder drives the search, in whatever stage.
 
-    In an object store, which has no locks, nothing keeps another one away. Errors as `open_journal`'s.
+    In an object store, which has no locks, nothing keeps another one away.
+
+    Raises:
+        ValueError: another one drives it, or the folder cannot be written; says what to do.
     """
     folder = local_folder(path)
     if folder is None:
@@ -128,14 +172,14 @@ def sole_driver(path: str, search_id: str) -> Iterator[None]:
         return
     place = folder / "searches" / search_id
     place.mkdir(parents=True, exist_ok=True)
-    with open(place / DRIVER_LOCK, "a+", encoding="utf-8") as lock:
+    with open(place / DRIVER_LOCK, "a+", encoding="utf-8", errors="replace") as lock:
         _lock(lock, place)
         yield
 
 
 def forget(path: str, search_id: str) -> None:
-    """Removes the log of a search, so that it starts over. Errors as `open_journal`'s."""
-    with open_journal(path, search_id):
+    """Removes the log of a search, damaged or not, so that it starts over. Errors as `sole_driver`'s."""
+    with _sole_writer(path, search_id):
         Storage(path).remove(f"searches/{search_id}/{LOG if local_folder(path) else 'study'}")
 
 

@@ -6,6 +6,7 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
 from search.secrets import masked
 from search.settings.journal import LOG, ObjectJournal
+from search.settings.journal_logs import check_lines, understood
 from search.storage import Storage, local_folder
 
 
@@ -21,17 +22,22 @@ def read_study(path: str, search_id: str) -> Study:
         path: `storage.path` of the spec.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or its log is damaged.
     """
     folder = local_folder(path)
     if folder is None:
         backend: BaseJournalBackend = ObjectJournal(Storage(path, read_only=True), f"searches/{search_id}/study")
+        place = f"the study in {masked(path)}"
     else:
         log = folder / "searches" / search_id / LOG
         if not log.exists():
             raise ValueError(f"search {search_id} has no trials yet in {masked(path)}")
+        place = str(log)
+        check_lines(log.read_bytes(), place)
         backend = JournalFileBackend(str(log))
+    with understood(place):
+        storage = JournalStorage(backend)
     try:
-        return load_study(study_name=study_name(search_id), storage=JournalStorage(backend))
+        return load_study(study_name=study_name(search_id), storage=storage)
     except KeyError:
         raise ValueError(f"search {search_id} has no trials yet in {masked(path)}") from None

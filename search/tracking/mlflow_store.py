@@ -2,27 +2,33 @@
 
 import json
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.secrets import masked
-from search.tracking.runs_view import VIEW_TAG, view_state
+from search.tracking.runs_view import KIND_TAG, experiment_tags
+from search.tracking.sqlite_store import make_ready
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
 
 LOG = logging.getLogger(__name__)
 PARENT = "parent"
 SEARCH_TAG, SLOT_TAG, ATTEMPT_TAG = "keystep.search_id", "keystep.slot", "keystep.attempt"
 PARENT_TAG = "mlflow.parentRunId"
+TOLD_TAG = "keystep.told"
+"""When the store was last asked whether it takes anything, milliseconds since 1970."""
+DELETED = "deleted"
 MAX_TAG, MAX_NOTE = 4000, 7500  # MLflow refuses longer values than 5000 and 8000 characters
 
 
 class MlflowStore:
     """Runs by slot (`parent`, `baseline`, `0`, `1`, ...) in one experiment. Every call may be made again.
 
-    Methods raise what MLflow raises when the store cannot be reached.
+    Methods raise what MLflow raises when the store cannot be reached. Of a database in a file, see
+    `search.tracking.sqlite_store`.
 
     Args:
         uri: of the store or server.
@@ -33,6 +39,7 @@ class MlflowStore:
     def __init__(self, uri: str, experiment: str, artifact_location: str | None = None):
         from mlflow import MlflowClient
 
+        make_ready(uri)
         self.client = MlflowClient(tracking_uri=uri)
         self.experiment_id = self._experiment(experiment, artifact_location)
         self._runs: dict[str, str] = {}
@@ -41,42 +48,72 @@ class MlflowStore:
     def open_parent(self, search_id: str, attempt: str, fresh: bool, name: str, time_ms: int) -> bool:
         """Find the search's run, or make it: by attempt; else, unless `fresh`, the newest of the search.
 
-        A run taken over without the journal that wrote it is asked which steps it has, so that none doubles.
-        Whether the run was made.
+        The attempt's own run is restored with its children if it was deleted. A run taken over without the journal
+        that wrote it is asked which steps it has, so that none doubles. Whether the run was made.
         """
         made = False
         found = self._search(f"tags.`{SEARCH_TAG}` = '{search_id}' and tags.`{ATTEMPT_TAG}` != ''")
         ours = [run for run in found if run.data.tags.get(ATTEMPT_TAG) == attempt]
+        there = [run for run in found if run.info.lifecycle_stage != DELETED]
+        restored = False
         if ours:
             self._runs[PARENT] = ours[0].info.run_id
-        elif found and not fresh:
-            self._runs[PARENT] = found[-1].info.run_id
+            restored = self._restored(ours[0])
+        elif there and not fresh:
+            self._runs[PARENT] = there[-1].info.run_id
             self._known_steps = {}
         else:
             tags = {SEARCH_TAG: search_id, ATTEMPT_TAG: attempt}
             self._runs[PARENT] = self._create(name, tags, time_ms)
             made = True
         for run in self._search(f"tags.`{PARENT_TAG}` = '{self._runs[PARENT]}'"):
-            self._runs.setdefault(run.data.tags.get(SLOT_TAG, ""), run.info.run_id)
+            if restored:
+                self._restored(run)
+            if run.info.lifecycle_stage != DELETED or restored:
+                self._runs.setdefault(run.data.tags.get(SLOT_TAG, ""), run.info.run_id)
         return made
 
     def open_child(self, slot: str, search_id: str, name: str, time_ms: int) -> None:
-        """Find the slot's run, or make it."""
+        """Find the slot's run, restored if it was deleted, or make it."""
         if slot not in self._runs:
             tags = {SEARCH_TAG: search_id, SLOT_TAG: slot, PARENT_TAG: self._runs[PARENT]}
             conditions = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
             found = self._search(conditions)
+            if found:
+                self._restored(found[0])
             self._runs[slot] = found[0].info.run_id if found else self._create(name, tags, time_ms)
 
-    def answers(self) -> bool:
-        """Whether the store tells about the search's run just now."""
+    def takes(self) -> bool:
+        """Whether the store takes something of the search just now."""
         from mlflow.exceptions import MlflowException
 
         try:
-            self.client.get_run(self._runs[PARENT])
+            self.client.set_tag(self._runs[PARENT], TOLD_TAG, str(time.time_ns() // 1_000_000))
         except MlflowException:
             return False
         return True
+
+    def mend(self, slots: Iterable[str]) -> bool:
+        """Restores the experiment and the runs of slots, as far as they were deleted; whether any was.
+
+        Raises:
+            LookupError: one of them is gone for good.
+        """
+        from mlflow.exceptions import MlflowException
+
+        mended = False
+        try:
+            experiment = self.client.get_experiment(self.experiment_id)
+            if experiment.lifecycle_stage == DELETED:
+                self._restore_experiment(experiment)
+                mended = True
+            for run_id in [self._runs[slot] for slot in slots if slot in self._runs]:
+                mended |= self._restored(self.client.get_run(run_id))
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise LookupError(str(error)) from error
+            raise
+        return mended
 
     def run_id(self, slot: str) -> str:
         """Of an opened run."""
@@ -127,7 +164,8 @@ class MlflowStore:
         """Slots whose runs the store holds for running, the parent's left out."""
         slots = {run_id: slot for slot, run_id in self._runs.items()}
         found = self._search(f"tags.`{PARENT_TAG}` = '{self._runs[PARENT]}' and attributes.status = 'RUNNING'")
-        return [slots[run.info.run_id] for run in found if run.info.run_id in slots]
+        there = [run for run in found if run.info.lifecycle_stage != DELETED]
+        return [slots[run.info.run_id] for run in there if run.info.run_id in slots]
 
     def text(self, slot: str, name: str, content: str) -> None:
         """A text file of the run, in place of an older one of that name; secrets are masked."""
@@ -192,24 +230,32 @@ class MlflowStore:
 
         found = self.client.get_experiment_by_name(name)
         if found is None:
-            tags = {
-                "mlflow.experimentKind": "custom_model_development",
-                "mlflow.experiment.primaryMetric.name": "tiam",
-                "mlflow.experiment.primaryMetric.greaterIsBetter": "true",
-                VIEW_TAG: view_state(),
-                "mlflow.note.content": "One search a parent run, one setting a child. `tiam` is the share of images "
-                "that show all that their prompts ask for, mean over the prompt sets; higher is better.",
-            }
             try:
-                return self.client.create_experiment(name, artifact_location, tags)
+                return self.client.create_experiment(name, artifact_location, experiment_tags())
             except MlflowException as error:  # another search made it in the meantime
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
                 found = self.client.get_experiment_by_name(name)
                 assert found is not None
-        if found.lifecycle_stage == "deleted":
-            self.client.restore_experiment(found.experiment_id)
+        if found.lifecycle_stage == DELETED:
+            self._restore_experiment(found)
+        if KIND_TAG not in found.tags:  # made by hand, or by `mlflow experiments create`
+            for key, value in experiment_tags().items():
+                if key not in found.tags:
+                    self.client.set_experiment_tag(found.experiment_id, key, value)
         return found.experiment_id
+
+    def _restore_experiment(self, experiment: "Experiment") -> None:
+        self.client.restore_experiment(experiment.experiment_id)
+        LOG.warning("MLflow's experiment %r was deleted while its search goes on: it is restored", experiment.name)
+
+    def _restored(self, run: "Run") -> bool:
+        """Restores a run if it was deleted; whether it was."""
+        if run.info.lifecycle_stage != DELETED:
+            return False
+        self.client.restore_run(run.info.run_id)
+        LOG.warning("MLflow's run %r was deleted while its search goes on: it is restored", run.info.run_name)
+        return True
 
     def _create(self, name: str, tags: Mapping[str, str], time_ms: int) -> str:
         own = {"mlflow.source.name": "keystep search", "mlflow.source.type": "LOCAL"}
@@ -217,11 +263,13 @@ class MlflowStore:
         return run.info.run_id
 
     def _search(self, conditions: str) -> "list[Run]":
-        """All runs that meet the conditions, the oldest first."""
+        """All runs that meet the conditions, deleted ones too, the oldest first."""
+        from mlflow.entities import ViewType
+
         found, token = [], None
         while True:
             page = self.client.search_runs(
-                [self.experiment_id], conditions, order_by=["attributes.start_time ASC"], page_token=token
+                [self.experiment_id], conditions, ViewType.ALL, order_by=["attributes.start_time ASC"], page_token=token
             )
             found += page
             token = page.token

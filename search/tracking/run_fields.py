@@ -8,6 +8,7 @@ import numpy as np
 
 from core.config import GSNg, IterRef, Refinement
 from evaluation.statistics import Estimate, interval
+from search.secrets import masked
 
 if TYPE_CHECKING:
     from search.instances import Part
@@ -21,13 +22,13 @@ NUM_RESAMPLES = 999
 def experiment_name(spec: "SearchSpec") -> str:
     """`shapes-sd on shapes_two, shapes_three`: one experiment for a model and its prompt sets."""
     if spec.tracking.experiment:
-        return spec.tracking.experiment
+        return masked(spec.tracking.experiment)
     return f"{short_name(spec.model.id)} on {', '.join(short_name(name) for name in spec.prompts.sets)}"
 
 
 def short_name(name: str) -> str:
     """An id without its owner, a path without its folder and ending."""
-    path = Path(name)
+    path = Path(masked(name))
     return path.stem if path.suffix in (".csv", ".jsonl", ".yaml", ".yml") else path.name
 
 

@@ -7,6 +7,8 @@ from urllib.parse import urlencode
 VIEW = "keystep"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 """Tag of an experiment that MLflow keeps a shared view of its table in."""
+KIND_TAG = "mlflow.experimentKind"
+"""Tag of an experiment by which MLflow's interface shows runs and charts, or traces and evaluations."""
 COLUMNS = (
     "metrics.`tiam`",
     "metrics.`held_out/tiam`",
@@ -17,6 +19,18 @@ COLUMNS = (
     "params.`gsng`",
     "tags.`keystep.state`",
 )
+
+
+def experiment_tags() -> dict[str, str]:
+    """What tells MLflow's interface that an experiment's runs train no language model, and how to show them."""
+    return {
+        KIND_TAG: "custom_model_development",
+        "mlflow.experiment.primaryMetric.name": "tiam",
+        "mlflow.experiment.primaryMetric.greaterIsBetter": "true",
+        VIEW_TAG: view_state(),
+        "mlflow.note.content": "One search a parent run, one setting a child. `tiam` is the share of images "
+        "that show all that their prompts ask for, mean over the prompt sets; higher is better.",
+    }
 
 
 def view_state() -> str:

@@ -23,12 +23,17 @@ PROBE_SECONDS = 3.0
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds between attempts
 LAST_ATTEMPTS = 3  # at an event, once the search is over
 ATTEMPTS = 4  # after so many, an event that alone fails while the store answers is left out
-# What MLflow answers when sending the same again cannot help.
-REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "PERMISSION_DENIED")
+MOST_LOSSES = 3  # of runs that are gone for good: a store that loses them again and again is in trouble
+# What MLflow answers when sending the same again cannot help; also, when a run is deleted. Other codes, such as that of
+# a constraint which two searches at once ran into, may be gone the next time.
+REFUSAL = "INVALID_PARAMETER_VALUE"
 
 
 class Sender(threading.Thread):
     """A daemon thread between a spool and a store. A store that does not answer is asked again, ever less often.
+
+    What is deleted of the search while it goes on is restored, or made and told again if it is gone for good. An event
+    is left out only if the store takes others of the same search before and after it.
 
     Args:
         spool: what to send.
@@ -45,12 +50,13 @@ class Sender(threading.Thread):
         self._tally = Tally(facts)
         self._counted: Event | None = None
         self._attempts = 0
+        self._lost, self._losses = False, 0
         self.trouble = ""
 
     def run(self) -> None:
         """Send until closed; then until all is sent, or the store has failed a few times more."""
         set_up_mlflow()
-        for event in self._spool.replayed:
+        for event in self._spool.sent_events:
             self._tally.add(event)
         wait, failed_closing = FIRST_WAIT, 0
         while failed_closing < LAST_ATTEMPTS:
@@ -81,27 +87,23 @@ class Sender(threading.Thread):
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
-        healthy = False
+        takes = False
         try:
             probe(self._uri)
-            if self._runs is None:
-                self._runs, made = self._connect()
-                if made and self._spool.replayed:  # the store has lost the search, or it is another store
-                    self._spool.rewind()
-                    self._tally.forget()
-                    return True
+            if self._runs is None and not self._connected():
+                return True
+            assert self._runs is not None
             if event is not self._counted:
                 self._tally.add(event)
                 self._counted, self._attempts = event, 0
-            healthy = self._attempts >= ATTEMPTS and self._runs.answers()
+            takes = self._attempts >= ATTEMPTS and self._runs.takes()
             self._attempts += 1
             self._runs.apply(event)
-        except MlflowException as error:
-            if self._runs is None or (error.error_code not in REFUSALS and not (healthy and self._still_answers())):
-                return self._failed(error)
-            self._leave_out(event, error)
-        except (requests.RequestException, SQLAlchemyError, OSError, ImportError) as error:
-            if not (healthy and self._still_answers()):
+        except (MlflowException, requests.RequestException, SQLAlchemyError, OSError, ImportError) as error:
+            if isinstance(error, MlflowException) and self._mended(event):
+                return True
+            refused = isinstance(error, MlflowException) and error.error_code == REFUSAL
+            if not ((takes or refused) and self._runs is not None and self._runs.takes()):
                 return self._failed(error)
             self._leave_out(event, error)
         except Exception:  # a bug in a figure, say: the events after this one are sent all the same
@@ -112,14 +114,36 @@ class Sender(threading.Thread):
         self._spool.sent()
         return True
 
-    def _connect(self) -> "tuple[TrackedRuns, bool]":
+    def _connected(self) -> bool:
+        """Opens the runs; False if the store has lost some of them, so that everything is sent again."""
         from search.tracking.tracked_runs import TrackedRuns
 
-        return TrackedRuns.connect(self._uri, self._facts, self._tally, self._opened)
+        self._runs, made = TrackedRuns.connect(self._uri, self._facts, self._tally, self._opened)
+        lost, self._lost = self._lost or made, False
+        if not (lost and self._spool.sent_events):
+            return True
+        self._spool.rewind()
+        self._tally.forget()
+        self._counted = None
+        return False
 
-    def _still_answers(self) -> bool:
-        """Whether the store answers, so that it is this event which it cannot take."""
-        return self._runs is not None and self._runs.answers()
+    def _mended(self, event: Event) -> bool:
+        """Whether the event failed because of something deleted, which is there again or will be at the next try."""
+        import requests
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        if self._runs is None or self._losses == MOST_LOSSES:
+            return False
+        try:
+            return self._runs.mend(event)
+        except LookupError:
+            self._losses += 1
+            LOG.warning("MLflow has lost runs of this search: they are made again, and all that they had is sent again")
+            self._runs, self._lost = None, True
+            return True
+        except (MlflowException, requests.RequestException, SQLAlchemyError, OSError):
+            return False
 
     def _leave_out(self, event: Event, error: Exception) -> None:
         LOG.warning("MLflow does not take %s, which is left out: %s", event.id, masked(str(error)))

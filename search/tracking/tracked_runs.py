@@ -62,9 +62,17 @@ class TrackedRuns:
         made = store.open_parent(spec.search_id, data["attempt"], data["fresh"], spec.name, opened.time_ms)
         return cls(store, facts, tally), made
 
-    def answers(self) -> bool:
-        """Whether the store answers just now."""
-        return self._store.answers()
+    def takes(self) -> bool:
+        """Whether the store takes anything of the search just now."""
+        return self._store.takes()
+
+    def mend(self, event: Event) -> bool:
+        """Restores what an event needs and someone deleted; whether there was any.
+
+        Raises:
+            LookupError: it is gone for good.
+        """
+        return self._store.mend([PARENT, str(event.data.get("slot", PARENT))])
 
     def apply(self, event: Event) -> None:
         """Log an event. Raises what MLflow raises when the store cannot be reached or refuses it."""

@@ -12,9 +12,17 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 _SQLITE = "sqlite:///"
 
 
+VARIABLE = "MLFLOW_TRACKING_URI"
+
+
 def tracking_uri(spec: "SearchSpec") -> str:
-    """Where the spec tracks: its own uri, else MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db`."""
-    return absolute_uri(spec.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+    """Where the spec tracks: its own uri, else what MLFLOW_TRACKING_URI names, else `sqlite:///mlflow.db`."""
+    return named_uri(spec.tracking.uri)
+
+
+def named_uri(uri: str | None = None) -> str:
+    """The store that is meant where `uri` is given, or nothing: every command asks here."""
+    return absolute_uri(uri or os.environ.get(VARIABLE) or DEFAULT_URI)
 
 
 def absolute_uri(uri: str) -> str:

@@ -8,19 +8,22 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 import webbrowser
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
 from search.secrets import MASK, masked
 from search.tracking.runs_view import runs_page
-from search.tracking.tracking_uri import DEFAULT_URI, absolute_uri, health_page, sqlite_file
+from search.tracking.spool import FILE_NAME, first_event
+from search.tracking.sqlite_store import make_ready
+from search.tracking.tracking_uri import health_page, named_uri, sqlite_file
 
 HOST = "127.0.0.1"
 START_SECONDS = 300.0  # the first start makes the tables; on a busy machine that takes minutes
@@ -53,7 +56,7 @@ def find_store(storage: Path | None = None, uri: str | None = None) -> str:
         raise ValueError("give --storage or --uri, not both: each names a store")
     if storage is not None:
         uri = _tracked_in(storage)
-    found = absolute_uri(uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+    found = named_uri(uri)
     file = sqlite_file(found)
     if file is not None and not file.exists():
         raise ValueError(
@@ -72,7 +75,10 @@ def find_store(storage: Path | None = None, uri: str | None = None) -> str:
 def serving(store: str, port: int) -> Iterator[Server]:
     """A server that shows the store; stopped in the end, unless it was there before (an http store).
 
+    SIGTERM and SIGHUP (a terminal that is closed) are an end as Ctrl-C is: SystemExit, with the server stopped.
+
     Raises:
+        OSError: the database of the store is damaged.
         ValueError: the port is taken, the server at an http address does not answer, or ours does not start.
     """
     if store.startswith(("http://", "https://")):
@@ -88,6 +94,7 @@ def serving(store: str, port: int) -> Iterator[Server]:
             raise ValueError(
                 f"port {port} of {HOST} cannot be used ({error.strerror}): give another one, such as --port {port + 1}"
             ) from None
+    make_ready(store)
     # The address of the store may hold a password: it goes through the environment, which others cannot read.
     environment = os.environ | {
         "MLFLOW_BACKEND_STORE_URI": store,
@@ -96,7 +103,7 @@ def serving(store: str, port: int) -> Iterator[Server]:
     }
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     file = sqlite_file(store)
-    with tempfile.TemporaryFile() as output:
+    with tempfile.TemporaryFile() as output, ending_on(signal.SIGTERM, signal.SIGHUP) as arm:
         process = subprocess.Popen(
             command,
             env=environment,
@@ -106,6 +113,7 @@ def serving(store: str, port: int) -> Iterator[Server]:
             start_new_session=True,
         )
         try:
+            arm()
             address = f"http://{HOST}:{port}"
             deadline = time.monotonic() + START_SECONDS
             while not _answers(address):
@@ -143,14 +151,14 @@ def newest_experiment(address: str) -> str:
 
 def _tracked_in(storage: Path) -> str:
     """The store of the newest search that a storage folder holds."""
-    journals = sorted(storage.glob("searches/*/tracking/spool.jsonl"), key=lambda path: path.stat().st_mtime)
-    if not journals:
+    journals = sorted(storage.glob(f"searches/*/tracking/{FILE_NAME}"), key=lambda path: path.stat().st_mtime)
+    opened = [event for event in (first_event(path.parent) for path in journals) if event is not None]
+    if not opened:
         raise ValueError(
             f"{storage} holds no tracked search: give the folder that the search's storage.path names, "
             "or the store with --uri"
         )
-    with journals[-1].open(encoding="utf-8") as file:
-        uri = json.loads(file.readline())["data"]["uri"]
+    uri = str(opened[-1].data.get("uri", ""))
     if MASK in uri:
         raise ValueError(f"the newest search in {storage} is tracked in {uri}, whose password is not kept: give --uri")
     return uri
@@ -168,12 +176,51 @@ def _answers(address: str) -> bool:
         return False
 
 
+@contextmanager
+def ending_on(*numbers: signal.Signals) -> Iterator[Callable[[], None]]:
+    """While open, the first of these signals raises SystemExit (128 and its number), and later ones do nothing.
+
+    It does so once what was yielded is called: what must not be left half done goes before. Signals that are ignored
+    already stay so; outside the main thread nothing is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    armed, came = False, 0
+
+    def end(number: int, frame: object) -> None:
+        nonlocal came
+        came = came or number
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        if armed:
+            raise SystemExit(128 + number)
+
+    def arm() -> None:
+        nonlocal armed
+        armed = True
+        if came:
+            raise SystemExit(128 + came)
+
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield arm
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _stop(process: subprocess.Popen) -> None:
     """End the server with its workers."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
+    try:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+    finally:
+        with suppress(ProcessLookupError):  # a worker may outlive the server, and keep the port
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.wait()

@@ -37,7 +37,8 @@ class TrialBlocks:
 
     Attributes:
         left: batches of each block that are not done.
-        values: of those that are, by block, as `search.work.batches.judged` says them, with their `seconds`.
+        values: of those that are, by block, as `search.work.batches.judged` says them, with their `seconds` and
+            `notices`.
         failed: why a block cannot be done.
         served: blocks that the trial has been told.
         news: set when anything changes.
@@ -89,6 +90,7 @@ class TrialBlocks:
             "num_total": len(self.plan.sets),
             "done": block + 1 == len(self.plan.blocks),
             "again": again,
+            "notices": sorted({notice for value in values for notice in value["notices"]}),
             **{name: sum(value[name] for value in values) for name in SUMMED},
         }
 

@@ -181,7 +181,7 @@ class Dispatcher:
         if not wanted:
             self._note_in_vain(answer.evaluations, answer.seconds)
         elif trial is not None:
-            trial.add(unit.block, answer.value | {"seconds": answer.seconds})
+            trial.add(unit.block, answer.value | {"seconds": answer.seconds, "notices": answer.notices})
         else:
             self._answers.pop(unit).set_result(answer)
 

@@ -3,7 +3,7 @@
 import contextlib
 import pickle
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -58,6 +58,7 @@ class WorkerPool:
         evaluator: import path, as `search.work.evaluators.evaluator_for` takes it.
 
     Attributes:
+        on_notices: told what workers have to tell the user, such as damage that they met in stored files.
         on_state: told now and then what the workers do, as `search.work.dispatcher.Dispatcher.state` says it.
 
     Raises:
@@ -78,6 +79,7 @@ class WorkerPool:
         )
         self._dispatcher: Any = None
         self._state: Any = None
+        self.on_notices: Callable[[Iterable[str]], None] = lambda notices: None
         self.on_state: Callable[[Mapping[str, Any]], None] = lambda state: None
         self.name = ""
 
@@ -274,6 +276,7 @@ class WorkerPool:
             WorkFailed: it could not.
         """
         if answer.error is None:
+            self.on_notices(answer.notices)
             return pickle.loads(answer.value)
         error = pickle.loads(answer.error) if answer.error else RuntimeError(answer.trace.strip().splitlines()[-1])
         if answer.mistake:

@@ -28,6 +28,7 @@ class StepTrial(Trainable):
         evaluations_alone: what the block would have cost from noise.
         failures: how many of its images could not be refined.
         seconds: of the workers, for this block.
+        notices: what the workers have to tell the user, such as damage that they met in stored files.
         again: whether the block has been told before, to a process of this trial that died.
         done: whether it was the last.
 

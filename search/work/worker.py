@@ -12,6 +12,8 @@ from typing import Any
 import ray
 from ray import cloudpickle
 
+from search.images.notices import damage_noted
+
 Question = Callable[..., Any]
 """A function of a module; a worker calls it with its evaluator, and with arguments."""
 
@@ -26,6 +28,7 @@ class Answer:
         interrupted: whether it was left halfway, since nobody wanted it any more.
         mistake: whether it is one that trying again does not change: a ValueError or an OSError.
         trace: the traceback, for --debug.
+        notices: what the user has to be told, such as damage that was met in stored files.
         seconds: it took.
         evaluations: of the denoiser, spent on it, whether it was needed or not; 0 if the evaluator does not count them.
     """
@@ -35,6 +38,7 @@ class Answer:
     interrupted: bool = False
     mistake: bool = False
     trace: str = ""
+    notices: tuple[str, ...] = ()
     seconds: float = 0.0
     evaluations: float = 0.0
 
@@ -102,7 +106,9 @@ class Worker:
             interruption = getattr(self._loaded(), "interruption", None)
             if interruption is not None:
                 interruption.begin(None if ticket is None else lambda: self._unwanted == ticket)
-            answer = Answer(work())
+            with damage_noted() as noted:
+                answer = Answer(work())
+            answer = replace(answer, notices=(*noted, *getattr(self._loaded(), "notices", ())))
         except Exception as error:  # whatever a model, a detector or a user's own code raises is told to the driver
             answer = Answer(
                 error=_pickled(error),

@@ -23,11 +23,12 @@ from core.config import Refinement
 from search.images.evaluator import Evaluator
 from search.images.schedule import timesteps_of
 from search.instances import make_parts
+from search.ray_runtime import start_ray
 from search.selection import Candidate, select
 from search.settings.space import Space
 from search.spec import SearchSpec
 from search.spec_io import load_spec
-from search.tuning import run_trials, start_ray
+from search.tuning import run_trials
 from search.work.pool import WorkerPool
 from tests.benchmarks.report_files import report_path, this_cpu
 

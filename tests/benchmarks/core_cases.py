@@ -3,11 +3,12 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import torch
 from diffusers import (
@@ -19,6 +20,7 @@ from diffusers import (
 )
 from torch import Tensor
 
+from core import attention_call, probabilities
 from core.backbones import Backbone, Conditioning, MMDiTBackbone, UNetBackbone
 from core.config import IterRef
 from core.entity_maps import entity_attention
@@ -61,7 +63,7 @@ CASES = {
 
 
 def measure(name: str, way: str, device: str) -> Measurement:
-    """One iteration of a case, "ours" or the "usual" way."""
+    """One iteration of a case: "ours", the "usual" way, or columns read "apart"; or a "bare" forward and backward."""
     case = CASES[name]
     backbone = _backbone(case.family, device)
     channels = backbone.denoiser.config.in_channels
@@ -69,11 +71,11 @@ def measure(name: str, way: str, device: str) -> Measurement:
     latents = torch.randn(case.batch, channels, case.latent, case.latent, generator=generator).to(device)
     conditioning = _conditioning(case, backbone, device)
     run = {
-        ("unet", "ours"): _ours,
-        ("unet", "usual"): _attend_and_excite,
-        ("mmdit", "ours"): _ours,
-        ("mmdit", "usual"): _whole_matrices,
-    }[case.family, way]
+        "ours": _ours,
+        "usual": _attend_and_excite if case.family == "unet" else _whole_matrices,
+        "bare": _bare,
+        "apart": _columns_apart,
+    }[way]
     # On a shared CPU the time that the process got says more than the time that passed.
     clock = time.perf_counter if device == "cuda" else time.process_time
     with _Memory(backbone, device).recording() as memory:
@@ -133,6 +135,40 @@ def _ours(backbone: Backbone, latents: Tensor, conditioning: Conditioning) -> No
         return LOSSES["cn"](maps.maps, maps.mask)
 
     _refine(loss_fn, latents)
+
+
+def _columns_apart(backbone: Backbone, latents: Tensor, conditioning: Conditioning) -> None:
+    """As keystep 0.1 did: logits of all keys computed again beside the fused kernel, a few queries of all at a time."""
+
+    def blocks(query: Tensor, num_keys: int) -> Iterator[probabilities.Block]:
+        rows = max(1, probabilities.CHUNK_BYTES // (query.shape[0] * query.shape[1] * num_keys * 4))
+        for start in range(0, query.shape[2], rows):
+            yield slice(None), slice(None), slice(start, start + rows)
+
+    with patch.object(probabilities, "_blocks", blocks), patch.object(attention_call, "FUSE_FROM_BYTES", 2**60):
+        _ours(backbone, latents, conditioning)
+
+
+class _Left(Exception):
+    """Leaves the denoiser's forward, with what the last layer's attention gave."""
+
+
+def _bare(backbone: Backbone, latents: Tensor, conditioning: Conditioning) -> None:
+    """Forward through the last captured layer's attention, and backward from the sum of what it gives."""
+    layers, _ = backbone.attention_layers(*latents.shape[-2:])
+
+    def leave(_module: object, inputs: tuple[Tensor]) -> None:
+        raise _Left(inputs[0])
+
+    handle = list(layers.values())[-1].to_out[0].register_forward_pre_hook(leave)
+    backbone.denoiser.requires_grad_(False)
+    leaf = latents.clone().requires_grad_(True)
+    try:
+        backbone.predict(leaf, TIMESTEP, conditioning.prompt_embeds, conditioning.added)
+    except _Left as left:
+        torch.autograd.grad(left.args[0].sum(), leaf)
+    backbone.denoiser.requires_grad_(True)
+    handle.remove()
 
 
 def _whole_matrices(backbone: Backbone, latents: Tensor, conditioning: Conditioning) -> None:

@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from core.config import StepConfig
+from core.entity_list import parse_entities
 from core.generation import generate, load_pipeline
-from core.prompts import Prompt, parse_entities
+from core.prompts import Prompt
 from search.replaying.recorded_grid import load_grid
 from search.reporting.plots import save
 from tests.benchmarks.shapes_curve import curve

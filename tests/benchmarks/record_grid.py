@@ -8,7 +8,6 @@ interrupted, the same command goes on. A row of the file is an instance of a par
 """
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -18,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from core.config import Refinement
 from search.images.evaluator import Evaluator
 from search.images.schedule import timesteps_of
 from search.instances import make_parts
-from search.replaying.recorded_grid import GRIDS
+from search.replaying.recorded_grid import GRIDS, save_grid
 from search.settings.space import Space
 from search.spec import SearchSpec
 from search.spec_io import load_spec
@@ -104,8 +102,7 @@ def main() -> None:
     rows.sort(key=lambda row: (row["setting"], row["part"], row["number"]))
     names = dict.fromkeys(name for row in rows for name in row if name != "seconds")
     table = pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows])
-    metadata = {"spec": portable(spec).model_dump_json(), "timesteps": json.dumps(timesteps)}
-    pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
+    save_grid(table, portable(spec), timesteps, path)
     print(f"{path} written, {path.stat().st_size / 1e3:.0f} kB, {len(rows)} outcomes")
 
 

@@ -99,9 +99,9 @@ class Bench:
         """(B, queries, entities): attention to each entity's tokens before the method's softmax and smoothing."""
         from core.attention import AttentionCapture
 
-        layers, _ = self.backbone.attention_layers(*latents.shape[-2:])
+        layers, grid = self.backbone.attention_layers(*latents.shape[-2:])
         columns = conditioning.columns
-        with AttentionCapture(self.backbone.denoiser, layers, columns) as capture:
+        with AttentionCapture(self.backbone.denoiser, layers, columns, self.backbone.token_places(*grid)) as capture:
             maps = capture.run(
                 lambda: self.backbone.predict(latents, timestep, conditioning.prompt_embeds, conditioning.added)
             )

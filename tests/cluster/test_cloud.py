@@ -17,7 +17,7 @@ PROVIDERS = {"aws": {}, "gcp": {"project": "my-project"}}
 
 
 def config(provider: str, **options: Any) -> dict[str, Any]:
-    spec = load_spec("sd14", ["storage.path=s3://bucket/runs", "tracking.uri="])
+    spec = load_spec("sd14", ["storage.path=s3://bucket/runs", "tracking.uri=http://mlflow:5000"])
     given = CloudOptions(provider=provider, image=IMAGE, **PROVIDERS[provider], **options)  # pyright: ignore[reportArgumentType]
     return yaml.safe_load(TARGETS["cloud"].plan(spec, given).text)
 

@@ -17,7 +17,7 @@ IMAGE = "registry.example/keystep:0.1.0"
 
 def documents(**options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The ConfigMap and the RayJob."""
-    spec = load_spec("sd14", ["storage.path=/mnt/keystep/runs", "tracking.uri="])
+    spec = load_spec("sd14", ["storage.path=/mnt/keystep/runs", "tracking.uri=http://mlflow:5000"])
     given = KubeRayOptions(**({"image": IMAGE, "claim": "shared", "secret": ("hub", "mlflow")} | options))
     config, job = yaml.safe_load_all(TARGETS["kuberay"].plan(spec, given).text)
     return config, job

@@ -87,6 +87,15 @@ def test_the_value_of_a_secret_appears_nowhere(target: str, tmp_path: Path, monk
     assert SECRET not in planned(tmp_path, target, "--set", "tracking={uri: null}")
 
 
+@pytest.mark.parametrize("target", ["ray", "kuberay", "cloud"])
+def test_a_search_is_not_tracked_in_a_file_that_is_lost_with_the_cluster(target: str, tmp_path: Path) -> None:
+    """Without an address, the environment there has to name one; else the job ends before anything runs."""
+    guard = "${MLFLOW_TRACKING_URI:?is not set on the cluster"
+    assert guard in planned(tmp_path, target, "--set", "tracking={uri: null}")
+    assert guard not in planned(tmp_path, target, "--set", "tracking={uri: 'http://mlflow:5000'}")
+    assert guard not in planned(tmp_path, target, "--set", "tracking={enabled: false}")
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_password_in_the_spec_is_refused_and_not_shown(target: str, tmp_path: Path) -> None:
     password = f"postgresql://me:{SECRET}@host/mlflow"

@@ -16,7 +16,7 @@ from tests.cluster.tiny import ROOT, TRIALS, keystep, search_id, spec_in
 
 LISTENING = """
 import json, os, psutil, ray
-from search.tuning import start_ray
+from search.ray_runtime import start_ray
 start_ray()
 processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
 sockets = [each for process in processes for each in process.net_connections("inet") if each.status == "LISTEN"]

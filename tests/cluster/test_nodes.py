@@ -15,9 +15,9 @@ from ray.cluster_utils import Cluster
 from search.images.evaluator import Evaluator
 from search.images.models import latents_folder
 from search.instances import make_parts
+from search.ray_runtime import start_ray
 from search.settings.ledger import TrialRecord
 from search.spec import SearchSpec, StorageSpec
-from search.tuning import start_ray
 from tests.search.by_hand import drive
 from tests.search.evaluator_cases import refined, small_spec
 from tests.search.small_search import (

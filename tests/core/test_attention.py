@@ -6,6 +6,7 @@ from torch import Tensor
 
 from core import probabilities as probabilities_module
 from core.attention import AttentionCapture
+from core.attention_call import TokenPlaces
 from core.backbones import Backbone, MMDiTBackbone, backbone_for
 from core.config import AttentionChoice
 from core.entity_maps import smooth
@@ -128,11 +129,12 @@ def test_the_pipeline_is_afterwards_what_it_was(name: str, ending: str, monkeypa
     before = state_of(backbone)
     with torch.no_grad():
         output = backbone.noise_pred(model_input, timestep, conditioning, 5.0)
-    layers, _ = backbone.attention_layers(*model_input.shape[-2:])
+    layers, grid = backbone.attention_layers(*model_input.shape[-2:])
+    places = backbone.token_places(*grid)
     if ending == "normal":
         gradient(backbone.entity_maps(model_input, timestep, conditioning).maps, model_input)
     elif ending == "loss fails":
-        with pytest.raises(KeyboardInterrupt), AttentionCapture(backbone.denoiser, layers, [(0, 1)]):
+        with pytest.raises(KeyboardInterrupt), AttentionCapture(backbone.denoiser, layers, [(0, 1)], places):
             raise KeyboardInterrupt
     else:
         last = list(layers.values())[-1]
@@ -148,28 +150,33 @@ def test_the_pipeline_is_afterwards_what_it_was(name: str, ending: str, monkeypa
 
 def test_captures_cannot_be_nested() -> None:
     backbone, model_input, timestep, conditioning = case("sd", torch.float32)
-    layers, _ = backbone.attention_layers(16, 24)
-    with AttentionCapture(backbone.denoiser, layers, [(0, 3)]):
+    layers, grid = backbone.attention_layers(16, 24)
+    places = backbone.token_places(*grid)
+    with AttentionCapture(backbone.denoiser, layers, [(0, 3)], places):
         with pytest.raises(ValueError, match="cannot be nested"):
             backbone.entity_maps(model_input, timestep, conditioning)
         with pytest.raises(ValueError, match="cannot be nested"):
-            AttentionCapture(backbone.denoiser, layers, [(0, 3)]).__enter__()
+            AttentionCapture(backbone.denoiser, layers, [(0, 3)], places).__enter__()
     assert backbone.entity_maps(model_input, timestep, conditioning).maps.shape == (1, 2, 4, 6)
 
 
 def test_what_cannot_be_captured_is_an_error_that_says_what_to_do() -> None:
-    pipe = tiny_sd()
+    pipe, places = tiny_sd(), TokenPlaces(16)
     with pytest.raises(ValueError, match="at least one"):
-        AttentionCapture(pipe.unet, {}, [(0, 3)])
+        AttentionCapture(pipe.unet, {}, [(0, 3)], places)
     pipe.unet.enable_gradient_checkpointing()
     layers, _ = backbone_for(pipe).attention_layers(16, 16)
     with pytest.raises(ValueError, match="disable_gradient_checkpointing"):
-        AttentionCapture(pipe.unet, layers, [(0, 3)]).__enter__()
-    fused = backbone_for(tiny_sd3())
-    fused.denoiser.fuse_qkv_projections()
-    conditioning = encode(fused, [PROMPT])
-    with pytest.raises(ValueError, match=r"transformer_blocks\.0\.attn.*unfuse_qkv_projections"):
-        fused.entity_maps(torch.randn(1, 8, 16, 16), torch.tensor(500.0), conditioning)
+        AttentionCapture(pipe.unet, layers, [(0, 3)], places).__enter__()
+
+
+def test_fused_projections_are_read_too() -> None:
+    backbone, model_input, timestep, conditioning = case("sd3")
+    expected = backbone.entity_maps(model_input, timestep, conditioning).maps
+    backbone.denoiser.fuse_qkv_projections()
+    found = backbone.entity_maps(model_input, timestep, conditioning).maps
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient(found, model_input), gradient(expected, model_input))
 
 
 def test_only_joint_attention_is_tapped_where_a_block_has_two() -> None:

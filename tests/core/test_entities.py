@@ -2,7 +2,8 @@
 
 import pytest
 
-from core.prompts import Entity, Prompt, parse_entities
+from core.entity_list import parse_entities
+from core.prompts import Entity, Prompt
 
 
 @pytest.mark.parametrize(
@@ -18,10 +19,38 @@ from core.prompts import Entity, Prompt, parse_entities
         ("orange, orange orange, and orange", [Entity("orange"), Entity("orange", "orange"), Entity("orange")]),
         ("wooden table", [Entity("table", "wooden")]),
         ("a sandcastle and hand", [Entity("sandcastle"), Entity("hand")]),
+        # Two colours of one thing, and words that are kept together by quotes.
+        ("a black and white cat, and a dog", [Entity("cat", "black and white"), Entity("dog")]),
+        ("cat and red and blue star", [Entity("cat"), Entity("star", "red and blue")]),
+        ("a red and a blue star", [Entity("red"), Entity("star", "blue")]),
+        ("orange and white cat", [Entity("orange"), Entity("cat", "white")]),
+        ('"orange and white" cat, dog', [Entity("cat", "orange and white"), Entity("dog")]),
+        ('"black and white cat", dog', [Entity("cat", "black and white"), Entity("dog")]),
+        ('a "salt and pepper shaker"', [Entity("salt and pepper shaker")]),
+        (
+            'very old "stop sign" and a "hand-made" "fire hydrant"',
+            [Entity("stop sign", "very old"), Entity("fire hydrant", "hand-made")],
+        ),
+        ("\u201cblack and white\u201d cat", [Entity("cat", "black and white")]),
+        ('"红色" 猫\uff0c狗\u3001鸟', [Entity("猫", "红色"), Entity("狗"), Entity("鸟")]),
     ],
 )
 def test_parse_entities(text: str, expected: list[Entity]):
     assert parse_entities(text) == tuple(expected)
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ('"black and white cat', "a quote is not closed"),
+        ('a "black" and-white "cat" toy', "quote the first words or the last"),
+        ('"", cat', "expected entities such as"),
+        ("\0" + "7 cat,,", "expected entities such as"),
+    ],
+)
+def test_quotes_that_say_nothing_are_refused(text: str, reason: str):
+    with pytest.raises(ValueError, match=reason):
+        parse_entities(text)
 
 
 @pytest.mark.parametrize("text", ["", "  ", ",", "red circle,, star", "cat and "])

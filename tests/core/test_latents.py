@@ -105,6 +105,19 @@ def test_a_damaged_file_is_a_warning_and_a_miss(tmp_path: Path, damage: str) -> 
     assert_same(store.get(key), a_point())
 
 
+def test_points_of_older_versions_are_computed_again(tmp_path: Path) -> None:
+    """Their checksum did not cover the header; one warning for all of them."""
+    store = LatentStore(tmp_path)
+    keys = [content_key({"seed": seed}) for seed in range(3)]
+    for key in keys:
+        store.put(key, a_point())
+        content = store.path(key).read_bytes()
+        store.path(key).write_bytes(content.replace(b'"sha256":', b'"checksum":', 1))
+    with pytest.warns(UserWarning, match="older version") as given:
+        assert [store.get(key) for key in keys] == [None] * 3
+    assert len(given) == 1 and not any(store.path(key).exists() for key in keys)
+
+
 def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     one_file = len_of_one_file(tmp_path / "probe")
     store = LatentStore(tmp_path / "store", max_bytes=int(4.5 * one_file))

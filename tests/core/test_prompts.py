@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from transformers import T5Tokenizer
 from transformers.tokenization_python import PreTrainedTokenizer
 
-from core.prompts import Entity, EntityTokens, Prompt, locate_entities
+from core.entity_list import parse_entities
+from core.mentions import find_words
+from core.prompts import Entity, EntityTokens, Prompt, locate_entities, located_mentions
+from evaluation.prompt_io import check_prompt
 from tests.tiny_models import clip_tokenizer
 
 T5_TEXTS = [
@@ -278,3 +281,93 @@ def test_a_tokenizer_without_offsets_is_refused():
 
 def test_no_entities_have_no_tokens():
     assert locate_entities(Prompt("a cat", []), CLIP(), 77) == ()
+
+
+@pytest.mark.parametrize(
+    ("noun", "text", "places"),
+    [
+        # Scripts without blanks: wherever the letters stand.
+        ("猫", "一只红色的猫和一只狗", [5]),
+        ("狗", "一只红色的猫和一只狗", [9]),
+        ("犬", "赤い猫と青い犬", [6]),
+        ("แมว", "แมวสีแดงกับหมา", [0]),
+        ("หมา", "แมวสีแดงกับหมา", [11]),
+        ("cat", "一只cat和dog", [2]),
+        ("cat", "一只cats和dog", []),
+        ("ส", "สีแดง", []),  # a vowel sign above makes it another syllable
+        # Apostrophes and hyphens, typed or typographic.
+        ("cat's toy", "a cat\u2019s toy", [2]),
+        ("cat\u2019s toy", "a cat's  toy", [2]),
+        ("T-shirt", "a T\u2011shirt", [2]),
+        ("star", "a star\u2010shaped box", []),
+        # A letter with an accent is another letter, composed or not.
+        ("cafe", "a cafe\u0301", []),
+        ("cafe", "a caf\u00e9", []),
+        # As before.
+        ("star", "a star-shaped star", [14]),
+        ("traffic light", "a traffic \n light", [2]),
+        ("", "a cat", []),
+    ],
+)
+def test_where_words_stand(noun: str, text: str, places: list[int]):
+    assert [span.start for span in find_words(noun, text)] == places
+
+
+def test_tokens_of_a_language_without_blanks():
+    """Each Han letter is three bytes, and CLIP's tokenizer merges none of these across letters."""
+    text = "红色的猫 , 蓝色的狗"
+    cat, dog = tokens_of(text, [Entity("猫", "红色"), Entity("狗", "蓝色")], CLIP())
+    row = CLIP()(text, return_offsets_mapping=True)
+
+    def letters(positions: tuple[int, ...]) -> set[str]:
+        return {letter for place in positions for letter in text[slice(*row["offset_mapping"][place])]}
+
+    assert [letters(found) for found in (cat.attribute, cat.noun, dog.attribute, dog.noun)] == [
+        {"红", "色"}, {"猫"}, {"蓝", "色"}, {"狗"}
+    ]  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    words=st.lists(st.sampled_from(["star", "star-shaped", "stars", "red", "cat", "a", ",", "and"]), max_size=9),
+    glue=st.sampled_from([" ", "  ", "\t"]),
+    wanted=st.lists(
+        st.tuples(st.sampled_from(["star", "cat"]), st.sampled_from([None, "red"])), min_size=1, max_size=3
+    ),
+)
+def test_prompt_files_and_the_token_finder_have_one_rule(words: list[str], glue: str, wanted: list):
+    prompt = Prompt(glue.join(words), [Entity(*pair) for pair in wanted])
+
+    def told(check: Any) -> str | None:
+        try:
+            check()
+        except ValueError as error:
+            return str(error)
+        return None
+
+    if prompt.text.strip():
+        assert told(lambda: check_prompt(prompt)) == told(lambda: locate_entities(prompt, CLIP(), 77))
+
+
+@pytest.mark.parametrize(
+    "text, wanted, expected",
+    [
+        ("红色的猫和蓝色的狗", [("猫", "红色"), ("狗", "蓝色")], ["红色", "蓝色"]),
+        ("แมวสีแดงกับหมาสีดำ", [("แมว", "สีแดง"), ("หมา", "สีดำ")], ["สีแดง", "สีดำ"]),  # the colour follows
+        ("赤い犬と赤い猫", [("猫", "赤い"), ("犬", "赤い")], ["赤い", "赤い"]),
+    ],
+)
+def test_whose_colour_it_is_without_blanks(text: str, wanted: list[tuple[str, str]], expected: list[str]):
+    found = located_mentions(Prompt(text, [Entity(*pair) for pair in wanted]))
+    assert [text[slice(*mention.noun)] for mention in found] == [noun for noun, _ in wanted]
+    assert [text[slice(*mention.attribute)] for mention in found if mention.attribute] == expected
+    assert len({mention.attribute for mention in found}) == len(wanted)
+
+
+def test_two_colours_of_one_thing():
+    # <start> a black and white cat and a dog <end>
+    prompt = Prompt("a black and white cat and a dog", parse_entities('"black and white" cat, dog'))
+    assert locate_entities(prompt, CLIP(), 77) == (
+        EntityTokens(noun=(5,), attribute=(2, 3, 4)),
+        EntityTokens(noun=(8,)),
+    )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from core import probabilities
+from core import attention_call, probabilities
 from core.backbones import Backbone, MMDiTBackbone, backbone_for
 from core.config import IterRef
 from core.losses import LOSSES
@@ -64,7 +64,7 @@ def test_a_unet_stops_after_its_last_captured_layer() -> None:
         "up_blocks.2": unet.up_blocks[2],
         "up_blocks.3": unet.up_blocks[3],
         "conv_out": unet.conv_out,
-        "last values": last.attn2.to_v,
+        "last output": last.attn2.to_out[0],
         "last feed-forward": last.ff,
     }
     calls = count_calls(watched, lambda: backbone.entity_maps(model_input, TIMESTEP, conditioning))
@@ -136,17 +136,19 @@ class Shapes(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("make", [tiny_sd3, tiny_sd35])
-def test_no_whole_attention_matrix_exists_in_a_transformer(make: Callable, monkeypatch) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_no_whole_attention_matrix_exists_in_a_transformer(make: Callable, fused: bool, monkeypatch) -> None:
     backbone, model_input, conditioning = prepare(make, (256, 256))
-    image, text, heads = 16 * 16, 77 + 20, 3
-    monkeypatch.setattr(probabilities, "CHUNK_BYTES", heads * (image + text) * 4 * 32)  # 32 queries
+    image, text = 16 * 16, 77 + 20
+    monkeypatch.setattr(probabilities, "CHUNK_BYTES", (image + text) * 4 * 32)  # 32 queries of one head
+    monkeypatch.setattr(attention_call, "FUSE_FROM_BYTES", 0 if fused else 2**40)
     with Shapes() as seen:
         maps = backbone.entity_maps(model_input, TIMESTEP, conditioning)
         LOSSES["cn"](maps.maps, maps.mask).sum().backward()
     # Queries by keys, of image or of all tokens; a chunk of 32 queries is there, so that the test does
     # look.
     matrices = {shape for shape in seen.shapes if len(shape) >= 3 and shape[-1] == image + text}
-    assert any(shape[-2] == 32 for shape in matrices)
+    assert fused or any(shape[-2] == 32 for shape in matrices)
     assert not [shape for shape in matrices if shape[-2] > 32 and shape[-2] >= image]
 
 

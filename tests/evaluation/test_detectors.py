@@ -13,7 +13,10 @@ from transformers import Mask2FormerImageProcessor, RfDetrImageProcessor
 from core.prompts import Entity, Prompt
 from evaluation.coco import COCO_CATEGORY_IDS
 from evaluation.detectors import DEFAULT_DETECTOR, DETECTORS, load_detector
+from evaluation.geneval import prompt_from_geneval
 from evaluation.instance_segmentation import FAMILIES, InstanceSegmenter, best_softmax, padded_size
+from evaluation.labels import canonical_label, check_nouns
+from evaluation.prompt_io import check_prompt
 from evaluation.semantic_segmentation import SemanticSegmenter
 from tests.evaluation import tiny_detectors
 
@@ -160,6 +163,16 @@ def test_classes_without_names_are_cocos(tmp_path):
     assert detector.labels == set(COCO_CATEGORY_IDS.values()) and len(detector.labels) == 80
     assert {1: "person", 17: "cat", 44: "bottle", 90: "toothbrush"}.items() <= COCO_CATEGORY_IDS.items()
     assert max(COCO_CATEGORY_IDS) == 90 and 12 not in COCO_CATEGORY_IDS
+
+
+def test_genevals_names_of_cocos_classes_are_known():
+    """GenEval says what kind of mouse, keyboard and remote it means, and COCO's classes do not."""
+    for name, label in {"computer mouse": "mouse", "computer keyboard": "keyboard", "tv remote": "remote"}.items():
+        prompt = prompt_from_geneval({"include": [{"class": name, "count": 1}], "prompt": f"a photo of a {name}"})
+        assert prompt is not None and canonical_label(prompt.entities[0].noun) == label
+        check_prompt(prompt)
+        check_nouns([prompt], frozenset(COCO_CATEGORY_IDS.values()), "coco")
+    assert canonical_label("computer mouse") != "mouse"  # Open Images has both, and its mouse is an animal
 
 
 def test_nouns_the_detector_cannot_see_are_refused(detector):

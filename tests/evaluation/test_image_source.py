@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import sys
 import tarfile
 
 import pytest
@@ -107,6 +109,15 @@ def test_everything_unexpected_is_named(tmp_path):
     assert source.problems.unreadable == [f"{tmp_path}/a_photo_of_a_cat_2.png: not an image"]
     assert source.problems.odd_sized == [f"{tmp_path}/a_photo_of_a_cat_3.png: 9x6 px, most are 8x6"]
     assert [file.seed for file in source.files if file.prompt_index == 0] == [0, 1, 3]
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="names are text there")
+def test_a_name_that_is_no_text_can_be_shown_and_written(tmp_path):
+    write(tmp_path, COMPLETE)
+    with open(os.fsencode(tmp_path) + b"/a_dog\xff_0.png", "wb") as file:
+        file.write(png())
+    (line,) = find_images(tmp_path, PROMPTS).problems.lists()["surplus"]
+    assert line.encode() == os.fsencode(tmp_path) + b"/a_dog\\udcff_0.png: no prompt of the set is called so"
 
 
 def test_a_number_of_images_can_be_expected(tmp_path):

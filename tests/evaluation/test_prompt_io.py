@@ -49,19 +49,32 @@ def test_csv_of_version_one_and_of_spreadsheets(tmp_path):
 CSV_FAULTS = [
     ("entity1\ncat\n", "line 1: the header needs 'prompt'"),
     ("", "line 1: the header needs 'prompt'"),
-    ("prompt,entity1\na cat,cat\na dog,cat\n", "line 3: 'cat' is not in the prompt 'a dog'"),
+    (
+        "prompt,entity1\na cat,cat\na dog,cat\n",
+        "line 3: entity 'cat' is not in the prompt: the prompt does not have",
+    ),
     ("prompt,entity1\na cat,cat\n,cat\n", "line 3: the prompt is empty"),
     ("prompt,entity1\na cat,\n", "line 2: 'a cat' names no entity; fill entity1"),
     ("prompt,entity1\na cat,cat\na cat,cat\n", "line 3: 'a cat' stands already in"),
-    ("prompt,entity1,adj1\na cat,cat,red\n", "line 2: 'red' is not in the prompt"),
+    (
+        "prompt,entity1,adj1\na cat,cat,red\n",
+        "line 2: entity 'red cat' is not in the prompt",
+    ),
     ("prompt,entity1,adj1,adj2\na red cat,cat,red,blue\n", "line 2: adj2 is 'blue', but there is no entity2"),
     (
         "prompt,entity1,entity2\na cat,,cat\n",
         "line 2: entities must fill entity1, entity2, ... without a gap, got [2]",
     ),
+    ("x" * 200_000 + ",prompt", "line 1: field larger than field limit"),
+    ("prompt,entity1,entity1\na cat and a dog,cat,dog\n", "line 1: the column 'entity1' stands twice"),
+    ("prompt,entity1,Prompt\na cat,cat,a dog\n", "line 1: the column 'prompt' stands twice"),
+    ("prompt,entity1,\na cat,cat,white\n", "line 2: column 3 has no name in the header, and holds 'white'"),
+    ("prompt|entity1\na cat|cat\n", "separated by commas, semicolons or tabs"),
+    ("prompt,entity1\na star-shaped cat,star\n", "line 2: entity 'star' is not in the prompt"),
+    ("prompt,entity1,entity2\na star,star,star\n", "2 entities are named 'star', and the prompt mentions 1"),
     ("prompt,entity1,color1\na cat,cat,red\n", "line 2: unknown column 'color1'; known are prompt, entity1"),
     ("prompt,entity1\na cat, a dog,cat\n", "line 2: more cells than the header has columns; quote commas"),
-    ("prompt,entity1\na concatenation,cat\n", "line 2: 'cat' is not in the prompt"),
+    ("prompt,entity1\na concatenation,cat\n", "line 2: entity 'cat' is not in the prompt"),
     ('prompt,entity1\n"a cat,cat\n', "line 2: unexpected end of data"),
     ("prompt,entity1\n", "no prompts that can be scored"),
 ]
@@ -78,12 +91,18 @@ def test_faults_of_a_csv_are_named(tmp_path, text, reason):
 
 
 JSONL_FAULTS = [
-    ("{", "line 1: not JSON"),
+    ("{", "line 1 is not JSON"),
     ("[]", "line 1: a row must be an object"),
     ('{"prompt": "a cat", "entities": ["cat"]}', "line 1: an entity is"),
     ('{"prompt": "a cat", "entities": [{"noun": "cat", "color": "red"}]}', "line 1: an entity is"),
     ('{"prompt": "a cat", "entities": [{"noun": "cat", "attribute": 3}]}', "line 1: an entity is"),
-    ('{"prompt": "a cat", "entities": [], "seed": 1}', "line 1: a row is"),
+    ('{"prompt": "a cat", "entities": []}', "line 1: 'a cat' names no entity"),
+    ('{"prompt": "a cat", "entities": "cat"}', "line 1: a row is"),
+    ('{"prompt": "a red cat", "entities": [{"noun": "cat"}], "colors": ["red"]}', "line 1: unknown column 'colors'"),
+    ('{"prompt": "a cat", "entity1": "cat", "entity1": "dog"}', "line 1: the key 'entity1' stands twice"),
+    ('{"prompt": "a cat", "entity1": "cat", "Entity 1": "dog"}', "line 1: the column 'entity1' stands twice"),
+    ('{"prompt": "a cat", "entity1": "cat", "object1": "cat"}', "line 1: entity1 and object1 are two names for one"),
+    ("[" * 100_000, "line 1: nested deeper than"),
     ('{"prompt": "a cat", "entity1": 5}', "line 1: entity1 must be text, got 5"),
     (
         '{"prompt": "a cat", "entities": [{"noun": "cat"}]}\n\n{"prompt": "", "entities": []}',
@@ -181,9 +200,9 @@ def test_dataset_folders_or_what_to_install(tmp_path):
 
 @pytest.mark.parametrize("use", [read_prompts, lambda path: write_prompts(MIXED, path)])
 def test_other_suffixes_are_refused(tmp_path, use):
-    (tmp_path / "prompts.txt").write_text("a cat")
-    with pytest.raises(ValueError, match=r"prompts.txt: prompts are (read from|written as) \.csv, \.jsonl"):
-        use(tmp_path / "prompts.txt")
+    (tmp_path / "prompts.doc").write_text("a cat")
+    with pytest.raises(ValueError, match=r"prompts.doc: prompts are (read from \.csv, \.tsv|written as \.csv, )"):
+        use(tmp_path / "prompts.doc")
 
 
 def test_names_templates_and_files_load_alike(tmp_path):

@@ -10,7 +10,8 @@ from core.prompts import Entity, Prompt
 from core.shapes.scenes import NOUNS, render, sample_scene
 from evaluation.detector import Detector
 from evaluation.detectors import SHAPES_DETECTOR, load_detector
-from evaluation.image_source import file_stem, find_images
+from evaluation.file_names import file_stem
+from evaluation.image_source import find_images
 from evaluation.prompt_sets import PromptSet
 from evaluation.score_report import entity_rates, estimates, report
 from evaluation.scoring import SetScore, score_source

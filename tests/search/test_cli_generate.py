@@ -1,5 +1,7 @@
 """`keystep generate` with the embedded model, and the entities it finds by itself."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,6 +10,8 @@ from typer.testing import CliRunner
 from core.config import IterRef, Refinement, SamplerConfig, StepConfig
 from core.generation import generate, load_pipeline
 from core.prompts import Entity, Prompt
+from evaluation.image_source import find_images
+from evaluation.prompt_io import read_prompts
 from search.cli import build_app
 from search.commands.generate import parse_seeds
 from search.mentioned import mentioned_entities
@@ -40,6 +44,67 @@ def test_pictures_and_a_sheet(tmp_path):
             assert np.array_equal(np.asarray(written), np.asarray(image))
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.height > 3 * 192 and sheet.width > 2 * 192
+
+
+def test_a_prompt_that_is_no_file_name_stays_in_its_folder_and_is_found_by_score(tmp_path):
+    text = "a photo of ../../a red circle and/or a blue star: " + "so " * 90
+    CONFIG.save(tmp_path / "step.json")
+    arguments = (text, "--entities", "red circle, blue star", "--config", tmp_path / "step.json", "--seeds", "3")
+    out = tmp_path / "a" / "pictures"
+    result = run(*arguments, "--out", out, "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    (picture,) = out.iterdir()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["a", "pictures", "step.json", picture.name])
+    before = picture.read_bytes()
+    again = run(*arguments, "--out", out, "--device", "cpu")
+    assert again.exit_code == 2 and "has 1 of these pictures already" in again.stderr
+    assert "--overwrite" in again.stderr and picture.read_bytes() == before
+    picture.unlink()
+    (tmp_path / "elsewhere.txt").write_text("mine")
+    picture.symlink_to(tmp_path / "elsewhere.txt")
+    assert "already" in run(*arguments, "--out", out).stderr
+    assert run(*arguments, "--out", out, "--overwrite", "--device", "cpu").exit_code == 0
+    assert picture.read_bytes() == before and (tmp_path / "elsewhere.txt").read_text() == "mine"
+    row = {"prompt": text.strip(), "entity1": "circle", "adj1": "red", "entity2": "star", "adj2": "blue"}
+    (tmp_path / "prompts.jsonl").write_text(json.dumps(row))
+    source = find_images(out, read_prompts(tmp_path / "prompts.jsonl"))
+    assert [file.seed for file in source.files] == [3] and not source.problems
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Where names are refused: nothing may be drawn, so that no model may be loaded either."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("core.generation.load_pipeline", lambda config: pytest.fail("drawing began"))
+    CONFIG.save("step_config.json")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "made" / "a_photo_of_a_red_circle_and_a_blue_star_1.png").mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--out", "file"], "--out: nothing can be written to file: "),
+        (["--out", "file/inside"], "--out: nothing can be written to file/inside: "),
+        (["--out", "made"], "made has 1 of these pictures already, the first: a_photo_of_a_red_circle"),
+        (["--out", "made", "--overwrite"], "is a folder, and a picture is to be called so"),
+        (["--compare", "folder.png"], "--compare is a .png file, and folder.png is a folder"),
+        (["--compare", "file/sheet.png"], "--compare: nothing can be written to file: "),
+        (
+            ["--out", "new", "--compare", "new/a_photo_of_a_red_circle_and_a_blue_star_0.png"],
+            "is also the name of one of the pictures",
+        ),
+        (["--out", "new", "--seeds", str(2**63)], "--seeds are at most 9,223,372,036,854,775,807"),
+        (["--out", "new", "--entities", '"red circle'], "a quote is not closed"),
+    ],
+)
+def test_names_are_settled_before_anything_is_drawn(place, arguments, reason):
+    result = run(TEXT, *arguments, "--device", "cpu")
+    assert result.exit_code == 2, result.output
+    assert reason in result.stderr and "Traceback" not in result.stderr
+    assert (place / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -79,6 +144,12 @@ def test_seeds(text, expected):
         ("A painting of an orange traffic light, the dog, and a dark red apple.", None),
         ("a cat and a dog", ["cat", "dog"]),
         ("a photo of a teddy bear", ["teddy bear"]),
+        ("a dining table and a parking meter", ["dining table", "parking meter"]),
+        ("a gold ring, a king", ["gold ring", "king"]),
+        ("a black and white cat and a dog", ["black and white cat", "dog"]),
+        ("an orange and white cat", ["orange and white cat"]),
+        ("a lion with a crown", ["lion", "crown"]),
+        ("a photo of a child\u2019s toy and a ball", ["child\u2019s toy", "ball"]),
     ],
 )
 def test_entities_of_prompts_of_the_usual_form(text, expected):
@@ -93,6 +164,9 @@ def test_entities_of_prompts_of_the_usual_form(text, expected):
         "two cats",
         "a cat on a mat",
         "a man riding a horse",
+        "a man dining",
+        "a dining man",
+        "a big and white cat",
         "a photo of cats and dogs",
         "a very big old red house car",
         "",

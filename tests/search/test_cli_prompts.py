@@ -109,4 +109,27 @@ def test_a_bad_row_is_named(tmp_path):
     path.write_text("prompt,entity1\na cat,cat\na dog,cow\n")
     result = run("prompts", path)
     assert result.exit_code == 2
-    assert f"{path}, line 3: 'cow' is not in the prompt 'a dog'" in result.stderr
+    assert f"{path}, line 3: entity 'cow' is not in the prompt" in result.stderr
+
+
+def test_a_list_without_entities_becomes_a_file_that_can_be_scored(tmp_path):
+    source = tmp_path / "color_val.txt"
+    source.write_text("a red bear and a brown train\nA kitchen with white floor.\na lion with a crown\n")
+    refused = run("prompts", source)
+    assert refused.exit_code == 2
+    assert "--find-entities" in refused.stderr and "Traceback" not in refused.stderr
+    out = tmp_path / "color.csv"
+    result = run("prompts", source, "--find-entities", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert "Left out 1 prompts whose entities are not plain:\n    A kitchen with white floor." in result.stderr
+    assert out.read_text() == (
+        "prompt,entity1,entity2,adj1,adj2\na red bear and a brown train,bear,train,red,brown\n"
+        "a lion with a crown,lion,crown,,\n"
+    )
+    assert run("prompts", out).exit_code == 0
+
+
+def test_a_list_in_which_no_entities_can_be_found(tmp_path):
+    (tmp_path / "x.txt").write_text("something nice\n")
+    result = run("prompts", tmp_path / "x.txt", "--find-entities")
+    assert result.exit_code == 2 and "none of its 1 prompts lists its entities" in result.stderr

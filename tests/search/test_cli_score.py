@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from core.shapes.scenes import render, sample_scene
 from evaluation.clip import ClipScorer
-from evaluation.image_source import file_stem
+from evaluation.file_names import file_stem
 from evaluation.prompt_io import read_prompts
 from search.cli import build_app
 from tests.evaluation.tiny_clip import save_blip, save_clip
@@ -220,6 +220,26 @@ def test_problems_are_named_and_end_it_unless_allowed(place):
     assert scores["images_scored"] == 2 and scores["tiam"]["num_prompts"] == 1
     kinds = [line.split("\t")[0] for line in (place / "scores.problems.txt").read_text().splitlines()]
     assert kinds == ["unreadable", "missing", "surplus"]
+
+
+def test_genevals_folders_with_its_own_prompt_file(place):
+    rows = [
+        {"include": [{"class": "heart", "count": 2}], "prompt": "a photo of two hearts"},
+        {"include": [{"class": "heart", "count": 1, "color": "green"}], "prompt": "a photo of a green heart"},
+    ]
+    (place / "evaluation_metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for number, row in enumerate(rows):
+        (place / "geneval" / f"{number:05}" / "samples").mkdir(parents=True)
+        (place / "geneval" / f"{number:05}" / "metadata.jsonl").write_text(json.dumps(row))
+    for seed in (0, 1):  # a green heart and a green moon
+        picture = place / "images" / f"a_photo_of_a_green_heart_{seed}.png"
+        picture.rename(place / "geneval" / "00001" / "samples" / f"{seed:05}.png")
+    out = place / "scores.json"
+    result = run(place / "geneval", "--prompts", place / "evaluation_metadata.jsonl", "--out", out, "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    (record,) = json.loads(out.read_text())["by_prompt"]
+    assert record["prompt"] == "a photo of a green heart"
+    assert [record["images"][seed]["tiam"] for seed in ("0", "1")] == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,10 @@ def test_unknown_nouns_and_colours_are_refused(evaluator: Evaluator) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": {"id": "/nowhere/at/all"}}, "model.id: '/nowhere/at/all' cannot be loaded; give a hub id"),
+        (
+            {"model": {"id": "/nowhere/at/all"}},
+            "model.id: '/nowhere/at/all' is neither a folder that is here nor a hub id",
+        ),
         ({"model": {"device": "cuda:9"}}, "model.device: device 'cuda:9' cannot be used here"),
         ({"space": {"steps": [6]}}, r"space.steps.0: step index 6 is outside the schedule"),
         ({"storage": {"path": "/proc/keystep"}}, "storage.path: cannot write to /proc/keystep"),

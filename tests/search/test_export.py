@@ -1,5 +1,6 @@
 """`keystep export` of a search laid down by hand, and the result file it reads."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -40,7 +41,7 @@ def test_a_search_is_found_by_id_name_folder_and_file(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda text: text[: len(text) // 2], "Invalid JSON"),
+        (lambda text: text[: len(text) // 2], "Unterminated|Expecting"),
         (lambda text: text.replace('"status": "finished"', '"status": "odd"'), "status"),
         (lambda text: text.replace('"schema_version": 1', '"schema_version": 2'), "schema_version"),
         (lambda text: text.replace('"status"', '"colour"'), "colour"),
@@ -49,7 +50,8 @@ def test_a_search_is_found_by_id_name_folder_and_file(tmp_path):
 def test_a_damaged_result_is_refused_with_its_place(tmp_path, damage, reason):
     stored(tmp_path)
     file = tmp_path / "searches" / "0123456789ab" / "result.json"
-    file.write_text(damage(file.read_text()))
+    unsealed = re.sub(r',\s*"sha256": "[0-9a-f]{64}"', "", file.read_text())  # as an older version wrote it
+    file.write_text(damage(unsealed))
     with pytest.raises(ValueError, match=reason) as error:
         load_result("0123456789ab", str(tmp_path))
     assert str(file) in str(error.value)

@@ -163,7 +163,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path):
     with pytest.raises(ValueError, match="is in 'mine' and in 'again', and would count twice"):
         make_parts(spec_of([here, again], 2, 2))
     (tmp_path / "bad.csv").write_text("prompt,entity1\na cat,dog\n")
-    with pytest.raises(ValueError, match=r"prompts\.sets: .*bad\.csv, line 2: 'dog' is not in the prompt"):
+    with pytest.raises(ValueError, match=r"prompts\.sets: .*bad\.csv, line 2: entity 'dog' is not in the prompt"):
         make_parts(spec_of([str(tmp_path / "bad.csv")], 1, 1))
 
 

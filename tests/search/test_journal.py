@@ -8,10 +8,12 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 from pyarrow.fs import LocalFileSystem
 
-from search.settings.journal import FileJournal, Journal, ObjectJournal, open_journal
+from search.settings.journal import FileJournal, Journal, ObjectJournal, forget, open_journal
+from search.settings.study import read_study
 from search.storage import Storage
 
 OPENERS: dict[str, Callable[[Path], Journal]] = {
@@ -72,6 +74,47 @@ def test_every_line_cut_off_is_dropped_and_the_rest_is_read(left: int, tmp_path:
     again.tell(0, 2.0)
     assert [json.loads(line)["op_code"] for line in log.read_text().splitlines()] == [0, 4, 6]
     assert again.trials[0].value == 2.0
+
+
+def test_a_damaged_line_is_named_and_fresh_always_works(tmp_path: Path):
+    with open_journal(str(tmp_path), "0123") as (storage, _):
+        study = optuna.create_study(study_name="study", storage=storage)
+        study.add_trial(create_trial(state=TrialState.RUNNING))
+    log = tmp_path / "searches" / "0123" / "study.log"
+    for damaged in (b"\0" * 80 + b"\n", b'{"op_code": 4, "trial\n', b'{"op_code": 99}\n', b"[]\n", b"\xff\xfe\n"):
+        whole = log.read_bytes()
+        log.write_bytes(whole + damaged)
+        with (
+            pytest.raises(ValueError, match=f"line 3 of {log} is damaged .*--fresh"),
+            open_journal(str(tmp_path), "0123"),
+        ):
+            pass
+        with pytest.raises(ValueError, match=f"line 3 of {log} is damaged .*--fresh"):
+            read_study(str(tmp_path), "0123")
+        forget(str(tmp_path), "0123")
+        assert not log.exists()
+        log.write_bytes(whole)
+
+
+def test_a_log_of_an_older_version_goes_on(tmp_path: Path):
+    log = tmp_path / "study.log"
+    old = JournalStorage(JournalFileBackend(str(log)))
+    optuna.create_study(study_name="study", storage=old).add_trial(create_trial(state=TrialState.RUNNING))
+    assert b"sha256" not in log.read_bytes()
+    again = optuna.load_study(study_name="study", storage=JournalStorage(FileJournal(log)))
+    again.tell(0, 0.5)
+    assert [trial.value for trial in trials_of(FileJournal(log))] == [0.5]
+    assert b"sha256" in log.read_bytes().splitlines()[-1]
+
+
+def test_a_log_that_makes_no_sense_is_named(tmp_path: Path):
+    place = tmp_path / "searches" / "0123"
+    place.mkdir(parents=True)
+    (place / "study.log").write_text('{"op_code": 4}\n')
+    with pytest.raises(ValueError, match=r"study\.log is damaged .*--fresh"), open_journal(str(tmp_path), "0123"):
+        pass
+    with pytest.raises(ValueError, match=r"study\.log is damaged .*--fresh"):
+        read_study(str(tmp_path), "0123")
 
 
 def test_one_search_has_one_driver_at_a_time(tmp_path: Path):

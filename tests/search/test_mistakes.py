@@ -18,7 +18,6 @@ from keystep import Entity, IterRef, LossWeights, Prompt, SamplerConfig, StepCon
 from search.cli import build_app
 from search.images.evaluator import Evaluator
 from search.instances import make_parts
-from search.settings.space import Space
 from search.spec_io import load_spec
 from search.tracking.tracker import Tracker
 from tests.search.found_search import stored
@@ -44,6 +43,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("text.csv").write_text("text,entity1\na photo of a cat,cat\n")
     Path("cats.csv").write_text("prompt,entity1\na photo of a cat,cat\n")
     Path("notes.json").write_text("{not json")
+    Path("list.txt").write_text("a photo of a cat\n")
+    Path("twice.csv").write_text("prompt,entity1,entity1\na photo of a cat and a dog,cat,dog\n")
+    Path("twice.json").write_text('{"model": "a", "model": "b"}')
+    Path("gbk.csv").write_bytes("prompt,entity1\n红色的猫,猫\n".encode("gbk"))
     return tmp_path
 
 
@@ -102,6 +105,29 @@ def refused(arguments: Sequence[Any], *said: str) -> str:
         pytest.param(["search", "--out", "step.yaml"], ["--out is a .json file, got step.yaml"], id="suffix"),
         pytest.param(["prompts", "text.csv"], ["text.csv, line 1: the header needs 'prompt'"], id="column"),
         pytest.param(
+            ["prompts", "list.txt"],
+            ["list.txt: none of its 1 prompts says which entities", "keystep prompts list.txt --find-entities"],
+            id="no entities in a list",
+        ),
+        pytest.param(
+            ["score", ".", "--prompts", "twice.csv"],
+            ["twice.csv, line 1: the column 'entity1' stands twice; leave one"],
+            id="column twice",
+        ),
+        pytest.param(
+            ["search", "--set", "prompts.sets=[list.txt]"],
+            ["keystep: prompts.sets: ", "list.txt: none of its 1 prompts says which entities"],
+            id="no entities in a search",
+        ),
+        pytest.param(
+            ["prompts", "gbk.csv"], ["gbk.csv, line 2: byte 0xba is no UTF-8", "save the file"], id="encoding"
+        ),
+        pytest.param(
+            ["generate", TEXT, "--compare", "o.png", "--config", "twice.json"],
+            ["twice.json: the key 'model' stands twice in one object"],
+            id="key twice",
+        ),
+        pytest.param(
             ["report", "shapes-sd"], ["no search called 'shapes-sd' in ./keystep-runs", "--storage"], id="report"
         ),
         pytest.param(
@@ -150,19 +176,52 @@ def test_a_step_beyond_the_schedule_of_a_config() -> None:
 
 
 def test_a_step_beyond_the_schedule_of_a_search() -> None:
-    spec = load_spec("shapes-sd", ["space.steps=[0, 12]"])
-    with pytest.raises(
-        ValueError, match=r"space\.steps\.1: step index 12 is outside the schedule: DDPMScheduler has steps 0\.\.11"
-    ):
-        Space(spec, tuple(float(timestep) for timestep in range(12)))
+    refused(
+        ["search", "--set", "space.steps=[0, 12]"],
+        "space.steps.1: step index 12 is outside the schedule: DDPMScheduler has steps 0..11",
+    )
 
 
 def test_a_model_that_is_not_there() -> None:
     changed("gone.json", "model", value="/nowhere/model")
-    said = ["'/nowhere/model' cannot be loaded; give a hub id that can be reached from here", "keystep/shapes-sd"]
+    said = ["'/nowhere/model' is neither a folder that is here nor a hub id, which is OWNER/NAME", "keystep/shapes-sd"]
     refused(["generate", TEXT, "--config", "gone.json", "--compare", "o.png"], *said)
     with pytest.raises(ValueError, match=r"model\.id: no embedded model 'keystep/shapes-sdd'; choose from keystep/"):
         Evaluator(load_spec("shapes-sd", ["model.id=keystep/shapes-sdd"]))
+
+
+def test_weights_that_are_pickled_or_of_a_variant_only(place: Path) -> None:
+    weights = place / "model" / "vae"
+    weights.mkdir(parents=True)
+    (place / "model" / "model_index.json").write_text(json.dumps({"vae": ["diffusers", "AutoencoderKL"]}))
+    changed("mine.json", "model", value=str(place / "model"))
+    (weights / "diffusion_pytorch_model.bin").touch()
+    said = ["weights in vae are pickled (diffusion_pytorch_model.bin)", "keystep reads safetensors alone"]
+    refused(["generate", TEXT, "--config", "mine.json", "--compare", "o.png"], *said)
+    with pytest.raises(ValueError, match=r"model\.id: .* are pickled"):
+        Evaluator(load_spec("shapes-sd", [f"model.id={place / 'model'}"]))
+    (weights / "diffusion_pytorch_model.fp16.safetensors").touch()
+    said = [
+        "vae has weights of variant fp16 only",
+        'name it: variant="fp16" of load_pipeline and StepConfig',
+        "model.var",
+    ]
+    refused(["generate", TEXT, "--config", "mine.json", "--compare", "o.png"], *said)
+
+
+def test_text_in_the_place_of_a_prompt() -> None:
+    with pytest.raises(ValueError, match="names the entities that have to be in the picture, and str 'a photo of"):
+        StepRefinement(CONFIG, TEXT)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"got 3: write seeds=\[3\]"):
+        StepRefinement(CONFIG, Prompt(TEXT)).arguments(None, 3)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_config_of_another_family() -> None:
+    pipe = load_pipeline("keystep/shapes-sd3")
+    with pytest.raises(
+        ValueError, match=r"a Stable Diffusion 1\.x model, and this pipeline is a Stable Diffusion 3\.5 one"
+    ):
+        StepRefinement(CONFIG, Prompt(TEXT)).arguments(pipe, [0])
 
 
 def test_a_gpu_that_is_not_there() -> None:

@@ -13,6 +13,7 @@ from pyarrow import fs
 
 from core.config import GSNg, IterRef, LossWeights, Refinement
 from core.prompts import Entity, Prompt
+from core.seals import DamagedFile
 from search import storage
 from search.images.outcomes import Outcome, OutcomeStore, setting_id
 
@@ -112,6 +113,59 @@ def test_a_damaged_shard_is_named_and_counts_as_absent(tmp_path: Path, content: 
     with pytest.warns(UserWarning, match=f"{shard.name} are damaged.*computed again"):
         assert fresh.read(None) == {("a red circle", 1): outcome()}
     assert fresh.read(None) == {("a red circle", 1): outcome()}, "said once"
+
+
+OLD = {
+    "format": 1,
+    "setting": None,
+    "outcomes": [{"prompt": "a red circle", "seed": 0, **outcome().to_json()}],
+}
+
+
+def put(folder: Path, plain: Any) -> None:
+    place = folder / "outcomes" / "e" / "unrefined"
+    place.mkdir(parents=True)
+    (place / "0123.json").write_text(json.dumps(plain))
+
+
+def test_shards_of_older_versions_are_read(tmp_path: Path) -> None:
+    put(tmp_path, OLD)
+    assert OutcomeStore(str(tmp_path), "e").read(None) == {("a red circle", 0): outcome()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tiam": 1.4},
+        {"tiam": -0.1},
+        {"tiam": float("nan")},
+        {"tiam": "1.0"},
+        {"tiam": True},
+        {"tiam": None},
+        {"found": []},
+        {"found": [True, True]},
+        {"bound": [1]},
+        {"bound": "t"},
+        {"evaluations": -1.0},
+        {"evaluations": float("inf")},
+        {"evaluations": 10**400},
+        {"evaluations_alone": float("nan")},
+        {"seconds": -0.5},
+        {"failure": 3},
+        {"entities": [["circle"]]},
+        {"entities": [[5, None]]},
+        {"entities": 7},
+        {"entities": [["", None]]},
+        {"seed": 0.5},
+        {"seed": -1},
+        {"seed": [0]},
+        {"prompt": None},
+    ],
+)
+def test_what_no_image_can_have_is_not_believed_of_old_shards(tmp_path: Path, change: dict[str, Any]) -> None:
+    put(tmp_path, OLD | {"outcomes": [OLD["outcomes"][0] | change]})
+    with pytest.warns(DamagedFile, match=r"0123\.json are damaged.*computed again"):
+        assert OutcomeStore(str(tmp_path), "e").read(None) == {}
 
 
 def test_a_draft_of_a_killed_process_is_no_shard(tmp_path: Path) -> None:

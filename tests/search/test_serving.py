@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow
@@ -127,6 +128,7 @@ def test_pictures_come_back_as_generate_makes_them(registered, address):
     config = StepConfig.load(registered / "step_config.json")
     pipe = load_pipeline(config)
     prompt = Prompt(text, [Entity("circle", "red"), Entity("star", "blue")])
+    assert [picture["why"] for picture in pictures] == ["", "the request said so", ""]
     for picture, (seed, refine) in zip(pictures, [(3, True), (3, False), (0, True)], strict=True):
         expected = generate(pipe, prompt, config, [seed], refine=refine).images[0]
         assert opened(picture).tobytes() == expected.tobytes()
@@ -136,7 +138,7 @@ def test_pictures_come_back_as_generate_makes_them(registered, address):
     ("body", "reason"),
     [
         ({"inputs": [{"prompt": "a cat", "entities": "red circle"}]}, "entity 'red circle' is not in the prompt"),
-        ({"inputs": [{"prompt": "a cat"}]}, "entities"),
+        ({"inputs": [{"prompt": "a cat", "entities": ", cat"}]}, "expected entities such as"),
         ({"inputs": [{"prompt": "a cat", "entities": "cat", "seed": -1}]}, "greater than or equal to 0"),
         ({"inputs": [{"prompt": "a cat", "entities": "cat", "sed": 1}]}, "sed"),
         ({"inputs": [{"prompt": "a cat", "entities": "cat"}] * 65}, "ask for at most 64"),
@@ -147,3 +149,44 @@ def test_pictures_come_back_as_generate_makes_them(registered, address):
 def test_a_bad_request_is_told_what_is_wrong(address, body, reason):
     status, answer = post(address, body)
     assert status == 400 and reason in answer["message"], answer
+
+
+@pytest.mark.parametrize("given", [{}, {"entities": ""}, {"entities": None}])
+def test_a_prompt_without_entities_is_drawn_unrefined_and_says_why(registered, address, given):
+    text = "a photo of a red circle"
+    status, answer = post(address, {"inputs": [{"prompt": text, "seed": 5} | given]})
+    assert status == 200, answer
+    (picture,) = answer["predictions"]
+    assert picture["refined"] is False and "names no entities" in picture["why"]
+    config = StepConfig.load(registered / "step_config.json")
+    expected = generate(load_pipeline(config), Prompt(text, []), config, [5], refine=False).images[0]
+    assert opened(picture).tobytes() == expected.tobytes()
+
+
+def together(address, bodies):
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        return list(pool.map(lambda body: post(address, body), bodies))
+
+
+def test_requests_at_once_get_the_pictures_that_they_get_alone(address):
+    request = {"prompt": "a photo of a red circle and a blue star", "entities": "red circle, blue star"}
+    bodies = [{"inputs": [request | change]} for change in ({"seed": 3}, {"seed": 4}, {"seed": 3, "refine": False})]
+    alone = [post(address, body) for body in bodies]
+    assert [status for status, _ in alone] == [200, 200, 200]
+    for pair in ([0, 1], [0, 2], [0, 1, 2]):
+        assert together(address, [bodies[number] for number in pair]) == [alone[number] for number in pair]
+
+
+def test_more_requests_than_may_wait_are_told_that_the_server_is_busy(address):
+    """One is drawn, three wait; MLflow has threads for one more at least, which says so at once."""
+    request = {"prompt": "a photo of a red circle and a blue star", "entities": "red circle, blue star"}
+    several = {"inputs": [request | {"seed": seed} for seed in range(3)]}
+    answers = together(address, [several] * 6)
+    assert {status for status, _ in answers} == {200, 503}, answers
+    drawn = [answer for status, answer in answers if status == 200]
+    assert len(drawn) == 4 and all(answer == drawn[0] for answer in drawn)
+    for status, answer in answers:
+        if status == 503:
+            assert "busy: 4 requests are being drawn or wait already; ask again later" in answer["message"]
+            assert answer["error_code"] == "TEMPORARILY_UNAVAILABLE"
+    assert post(address, {"inputs": [request]})[0] == 200

@@ -109,7 +109,7 @@ def test_every_mistake_is_listed_at_once():
 
 
 OTHER: dict[str, dict[str, object]] = {
-    "model": {"id": "keystep/shapes-sd3", "revision": "main", "dtype": "float16"},
+    "model": {"id": "keystep/shapes-sd3", "revision": "main", "variant": "fp16", "dtype": "float16"},
     "sampler": {
         "scheduler": "DDIMScheduler",
         "scheduler_config": {"clip_sample": True},

@@ -133,7 +133,7 @@ def test_keys_are_changed_by_path():
         ("=3", "write KEY=VALUE"),
         ("search..trials=3", "write KEY=VALUE"),
         ("search.trials.x=3", r"search\.trials is 24, which has no key 'x': set it as a whole"),
-        ("space.cn=[1,", r"--set space\.cn=\[1, is not YAML"),
+        ("space.cn=[1,", r"--set space\.cn=\[1,: not YAML"),
         ("search.trials=many", r"with --set search\.trials=many is not .*\n  search\.trials: .*valid integer"),
         ("search.trails=3", r"search: SearchSettings has no field 'trails'; did you mean 'trials'"),
         ("serch.trials=3", r"no field 'serch'; did you mean 'search'"),
@@ -161,10 +161,10 @@ def test_a_file_is_called_by_its_name_and_may_leave_sections_empty(tmp_path: Pat
     [
         (b"", r"mine\.yaml: a spec is a mapping of name, model, sampler"),
         (b"- 1\n", r"mine\.yaml: a spec is a mapping"),
-        (b"search:\n  trials: 3\n  trials: 4\n", r"mine\.yaml is not YAML: 'trials' stands twice\n.*line 3"),
-        (b"search: [\n", r"mine\.yaml is not YAML: .*"),
+        (b"search:\n  trials: 3\n  trials: 4\n", r"mine\.yaml: not YAML: 'trials' stands twice\n.*line 3"),
+        (b"search: [\n", r"mine\.yaml: not YAML: .*"),
         (b"\xff\xfe\x00", r"mine\.yaml is not text in UTF-8"),
-        (b"search:\n  !!python/object:os.system {}\n", r"mine\.yaml is not YAML"),
+        (b"search:\n  !!python/object:os.system {}\n", r"mine\.yaml: not YAML"),
         (b"search: {trials: 3}\n", r"mine\.yaml is not a valid SearchSpec:\n  model: Field required"),
     ],
 )

@@ -19,11 +19,12 @@ def names(spool: Spool) -> list[str]:
 
 def test_events_come_back_in_order_and_once(tmp_path):
     spool = Spool(tmp_path, "store")
-    assert [spool.append(event(name, "block")) for name in ("a", "b", "a", "c")] == [True, True, False, True]
+    told = [event("a", "opened"), *(event(name, "block") for name in ("b", "a", "c"))]
+    assert [spool.append(each) for each in told] == [True, True, False, True]
     assert spool.next(0).id == "a"
     spool.sent()
     again = Spool(tmp_path, "store")
-    assert [e.id for e in again.replayed] == ["a"] and again.first.id == "a"
+    assert [e.id for e in again.sent_events] == ["a"] and again.first.id == "a"
     assert not again.append(event("c", "block")) and again.append(event("d", "block"))
     assert names(again) == ["b", "c", "d"]
     assert names(Spool(tmp_path, "store")) == []

@@ -238,16 +238,84 @@ def test_no_secret_is_logged(server, client, tmp_path, monkeypatch, caplog):
 
 
 def test_a_refused_event_does_not_hold_up_the_others(server, client, tmp_path, caplog):
-    spec = make_spec(tmp_path, server.uri, experiment="refused")
-    search = MiniSearch(spec, tmp_path).start().run(0, 3)
-    assert settled(search)
-    run = runs_of(client, "refused")["0"][0]
-    client.log_param(run.info.run_id, "mine", "1")
-    client.delete_run(run.info.run_id)
+    search = MiniSearch(make_spec(tmp_path, server.uri, experiment="refused"), tmp_path).start().run(0, 3)
+    search.tracker._tell("odd", "metrics", {"metrics": {"a\nname": 1.0}, "models": {}})  # MLflow takes no such name
     search.run(3)
     assert search.tracker.close(PATIENCE)
-    assert "left out" in caplog.text
-    assert runs_of(client, "refused")["4"][0].info.status == "FINISHED"
+    assert "does not take odd, which is left out" in caplog.text
+    assert_whole(client, search, "refused")
+
+
+@pytest.mark.parametrize("what", ["run", "parent", "experiment"])
+def test_what_is_deleted_while_the_search_goes_on_is_restored_and_told(server, client, tmp_path, caplog, what):
+    name = f"deleted {what}"
+    search = MiniSearch(make_spec(tmp_path, server.uri, experiment=name), tmp_path).start().run(0, 4)
+    assert settled(search)
+    runs = runs_of(client, name)
+    if what == "experiment":
+        client.delete_experiment(client.get_experiment_by_name(name).experiment_id)
+    else:
+        client.delete_run(runs["parent" if what == "parent" else "0"][0].info.run_id)
+    search.run(4)
+    assert search.tracker.close(PATIENCE)
+    after = assert_whole(client, search, name)
+    assert {slot: after[slot].info.run_id for slot in runs} == {
+        slot: found[0].info.run_id for slot, found in runs.items()
+    }
+    assert after["parent"].info.status == "FINISHED" and "mlflow.note.content" in after["parent"].data.tags
+    assert "it is restored" in caplog.text and "left out" not in caplog.text
+
+
+@pytest.mark.parametrize("slot", ["0", "parent"])
+def test_what_is_gone_for_good_is_made_again_and_told_again(tmp_path, caplog, slot):
+    """As `mlflow gc` removes it."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    search = MiniSearch(make_spec(tmp_path, uri, experiment="gone"), tmp_path).start().run(0, 4)
+    assert settled(search)
+    client = MlflowClient(tracking_uri=uri)
+    run = runs_of(client, "gone")[slot][0].info.run_id
+    client.delete_run(run)
+    client._tracking_client.store._hard_delete_run(run)
+    search.run(4)
+    assert search.tracker.close(PATIENCE)
+    if slot == "parent":  # children of the one that is gone stay behind
+        experiment = client.get_experiment_by_name("gone").experiment_id
+        for child in client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run}'"):
+            client.delete_run(child.info.run_id)
+    after = assert_whole(client, search, "gone")
+    assert after[slot].info.run_id != run and "sent again" in caplog.text
+
+
+def test_two_searches_that_start_at_once_lose_nothing(tmp_path):
+    """On one experiment of one database, neither of which is there yet."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    script = (
+        "import sys\nfrom pathlib import Path\n"
+        "from tests.search.tracked_search import MiniSearch, make_spec\n"
+        "folder, uri, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])\n"
+        "spec = make_spec(folder, uri, experiment='both')\n"
+        "spec = spec.model_copy(update={'search': spec.search.model_copy(update={'seed': seed})})\n"
+        "search = MiniSearch(spec, folder).start().run(0, 6)\n"
+        f"assert search.tracker.close({PATIENCE}), search.tracker.status\n"
+    )
+    folders = [tmp_path / "one", tmp_path / "other"]
+    both = [
+        subprocess.Popen([sys.executable, "-c", script, str(folder), uri, str(seed)], stderr=subprocess.PIPE, text=True)
+        for seed, folder in enumerate(folders)
+    ]
+    said = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0] and not any("left out" in text for text in said), said
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("both").experiment_id
+    parents = client.search_runs([experiment], "tags.keystep.attempt != ''")
+    assert len(parents) == 2
+    for parent in parents:
+        assert parent.data.params["search"] == "tpe, paired pruner" and parent.info.status == "FINISHED"
+        assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {"spec.yaml", "versions.json"}
+        assert len(parent.inputs.dataset_inputs) == 4
+        children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+        assert sorted(child.data.tags["keystep.slot"] for child in children) == ["0", "baseline"]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_calls_return_at_once_and_never_raise(tmp_path):

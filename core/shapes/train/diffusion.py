@@ -139,7 +139,7 @@ def train_pipeline(
     `compiled` has torch compile the denoiser's blocks: a minute more at the start, then a quarter less a step.
     """
     torch.manual_seed(seed)
-    vae = AutoencoderKL.from_pretrained(vae_folder).eval()
+    vae = AutoencoderKL.from_pretrained(vae_folder, use_safetensors=True).eval()
     pipe, trainee_class = (build_sd(vae), SDTrainee) if name == "shapes-sd" else (build_sd3(vae), SD3Trainee)
     trainee = trainee_class(pipe)  # pyright: ignore[reportArgumentType]
     latents = _encode_all(vae, data, folder.parent)
