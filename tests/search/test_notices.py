@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import ray
-from search.pool import BlockDone, WorkerPool
-from search.trial import StepTrial
 
 from core.seals import DamagedFile
 from search.images.evaluator import Evaluator
 from search.images.notices import Teller, damage_noted
 from search.reporting.progress import TellNotices
+from search.work.batches import BlockDone
+from search.work.pool import WorkerPool
+from search.work.trial import StepTrial
 from tests.search.evaluator_cases import small_spec, validation
 
 
@@ -44,25 +45,27 @@ def test_damage_met_by_a_worker_reaches_whoever_runs_it(tmp_path: Path) -> None:
     for point in points:
         point.write_bytes(point.read_bytes()[:-1])
 
+    told: set[str] = set()
     ray.init(num_cpus=1, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
     try:
         done: list[BlockDone] = []
         with WorkerPool(spec) as pool:
+            pool.on_notices = told.update
             pool.run([(None, part.blocks[0])], done.append)
+            shards[0].with_name("more.json").write_bytes(b"nothing")
+            pool.plan_trials(part, 0)
+            trial = StepTrial({"pool": pool.name, "refinement": None, "slot": 0})
+            results = [trial.train(), trial.train()]
     finally:
         ray.shutdown()
     (block,) = done
     assert block.outcomes == {number: block.outcomes[number] for number in first}
     assert [outcome.tiam for outcome in block.outcomes.values()] == [outcome.tiam for outcome in first.values()]
     assert block.computed == set(first), "made again"
-    told = " ".join(block.notices)
-    assert all(shard.name in told for shard in shards) and "will be computed again" in told
-    assert any(point.name in told for point in points)
-
-    shards[0].with_name("more.json").write_bytes(b"nothing")
-    trial = StepTrial({"spec": spec.model_dump_json(), "refinement": None, "slot": 0, "evaluator": None})
-    result = trial.train()
+    text = " ".join(told)
+    assert all(shard.name in text for shard in shards) and "will be computed again" in text
+    assert any(point.name in text for point in points)
     lines: list[str] = []
-    TellNotices(Teller(lines.append)).on_trial_result(1, [], None, result)
-    assert any("more.json" in line for line in lines)
-    assert trial.train()["notices"] == []
+    for result in results:
+        TellNotices(Teller(lines.append)).on_trial_result(1, [], None, result)
+    assert sum("more.json" in line for line in lines) == 1
