@@ -293,7 +293,8 @@ class StepConfig(FrozenModel):
                 fields or impossible values; names every field at fault.
         """
         path = Path(path)
-        read_json(path)  # which tells limits, and keys that stand twice
+        if not isinstance(read_json(path), dict):  # which tells limits, and keys that stand twice
+            raise ValueError(f"{os.fspath(path)} is no StepConfig: it has no JSON object")
         try:
             data = open_seal(read_text(path).encode()).value
         except SealBroken as error:
