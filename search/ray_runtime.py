@@ -127,7 +127,7 @@ def _init(
             raise refusal(in_a_line(error)) from error
         finally:
             over.set()
-    return "" if address.startswith("ray://") else started["session_dir"]
+    return "" if address.startswith("ray://") else started.address_info["session_dir"]
 
 
 def _hush() -> None:

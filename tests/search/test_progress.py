@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from search.reporting import progress
-from search.reporting.progress import SearchView, ViewCallback, Watched
+from search.reporting.progress import Images, SearchView, ViewCallback, Watched
 from search.search_costs import SearchCosts
 
 
@@ -49,20 +49,36 @@ def test_share_of_blocks_and_of_trials(clock: Clock) -> None:
     assert Watched("none", 0, stage="trials").share == 1.0
 
 
-def test_eta_goes_by_the_pace_of_this_process(clock: Clock) -> None:
-    state = watched(clock, stage="baseline", done=0, total=10)
+def test_eta_is_what_is_left_of_the_whole_search_at_its_pace_so_far(clock: Clock) -> None:
+    images = Images(baseline=10, trial=20, held_out=30)  # and four trials
+    state = watched(clock, stage="baseline", done=0, total=10, images=images)
     clock.now += 30.0
     assert state.eta is None
-    state.done = 2
-    assert state.eta == pytest.approx(120.0)  # 15 s a block, 8 to go
-    state.done = 10
-    assert state.eta == pytest.approx(0.0)
+    state.done = 5
+    # 5 images in 30 s; left are 5 of the baseline, four whole trials of 20 and the held-out 30.
+    assert state.eta == pytest.approx(6.0 * (5 + 80 + 30))
 
-    state = watched(clock, stage="trials", complete=2, known=2)
+    running = {2: (0.5, 6, 20), 3: (0.0, 2, 20)}
+    state = watched(clock, stage="trials", complete=1, pruned=1, seen=24, running=running, images=images)
+    clock.now += 42.0
+    # Trials that ended saw 12 on average: of those running 6 and 10 are left. 10 + 24 + 8 images in 42 s.
+    assert state.eta == pytest.approx(6 + 10 + 30)
+
+    state = watched(clock, stage="held-out", complete=4, seen=50, done=1, total=3, images=images)
+    clock.now += 70.0
+    assert state.eta == pytest.approx(20)  # 10 + 50 + 10 images in 70 s
+    state.stage = "pictures"
+    assert state.eta is None
+
+
+def test_what_an_earlier_process_did_says_nothing_of_the_pace(clock: Clock) -> None:
+    state = watched(clock, stage="trials", images=Images(baseline=0, trial=20, held_out=0))
+    view = SearchView(state, io.StringIO())
+    view.resume(["complete", "pruned"], 30)
     clock.now += 60.0
-    assert state.eta is None, "what an earlier process did says nothing of the pace"
-    state.pruned += 1
-    assert state.eta == pytest.approx(60.0)  # one in 60 s, one to go
+    assert state.eta is None
+    state.pruned, state.seen = 2, 45
+    assert state.eta == pytest.approx(60.0)  # 15 images in 60 s, one trial of 15 to go
 
 
 def test_saved_says_what_was_spent(clock: Clock) -> None:
@@ -73,7 +89,7 @@ def test_saved_says_what_was_spent(clock: Clock) -> None:
 
 def test_plain_lines_where_there_is_no_terminal(clock: Clock) -> None:
     stream = io.StringIO()
-    view = SearchView(watched(clock), stream)
+    view = SearchView(watched(clock, images=Images(baseline=8, trial=1, held_out=8)), stream)
     with view.shown():
         view.stage("baseline", 8)
         clock.now += 5.0
@@ -87,9 +103,9 @@ def test_plain_lines_where_there_is_no_terminal(clock: Clock) -> None:
         )
     assert stream.getvalue().splitlines()[:3] == [
         "[0:00] baseline 0%",
-        "[0:11] baseline 50%; evaluations 40 of 80 (50% saved); about 0:11 left",
+        "[0:11] baseline 50%; evaluations 40 of 80 (50% saved); about 0:44 left",  # 4 images in 11 s, 16 to go
         "[0:11] trials 0%; 0 running, 0 complete, 0 pruned, of 4; best unrefined 25.0 % [0.0, 50.0]; "
-        "evaluations 40 of 80 (50% saved)",
+        "evaluations 40 of 80 (50% saved); about 0:16 left",
     ]
     assert "a path [with brackets]," in stream.getvalue() and "\x1b" not in stream.getvalue()
 
@@ -97,6 +113,8 @@ def test_plain_lines_where_there_is_no_terminal(clock: Clock) -> None:
 def test_the_view_on_a_terminal(clock: Clock) -> None:
     running = {5: (0.5, 8, 16)}
     state = watched(clock, stage="trials", complete=1, pruned=1, failed=1, running=running, spent=1.0, plain=4.0)
+    # 24 images of trials that ended and 8 of the one that runs; as many are left: three trials of 8, and 8 held-out ones.
+    state.images, state.seen = Images(baseline=0, trial=16, held_out=8), 24
     state.num_slots, state.best = 7, "step 1, 5 iterations: 62.5 % [50.0, 75.0]"
     clock.now += 3700.0
     console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
