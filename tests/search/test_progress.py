@@ -113,7 +113,7 @@ def test_plain_lines_where_there_is_no_terminal(clock: Clock) -> None:
 def test_the_view_on_a_terminal(clock: Clock) -> None:
     running = {5: (0.5, 8, 16)}
     state = watched(clock, stage="trials", complete=1, pruned=1, failed=1, running=running, spent=1.0, plain=4.0)
-    # 24 images of trials that ended and 8 of the one that runs; as many are left: three trials of 8, and 8 held-out ones.
+    # 24 images of trials that ended, 8 of the one that runs; as many are left: three trials of 8, and 8 held-out ones.
     state.images, state.seen = Images(baseline=0, trial=16, held_out=8), 24
     state.num_slots, state.best = 7, "step 1, 5 iterations: 62.5 % [50.0, 75.0]"
     clock.now += 3700.0
