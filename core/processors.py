@@ -28,7 +28,7 @@ def with_fused_attention(layers: Iterable[Any]) -> Iterator[None]:
     asked: list[tuple[Any, Any]] = []
     try:
         for layer in layers:
-            processor = getattr(layer, "processor", None)
+            processor: Any = getattr(layer, "processor", None)
             if type(processor) in UNFUSED and getattr(layer, "scale_qk", False):
                 swapped.append((layer, processor))
                 layer.processor = AttnProcessor2_0()
