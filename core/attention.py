@@ -71,15 +71,15 @@ class AttentionCapture:
         with ExitStack() as restore:
             _captured_now.add(self._denoiser)
             restore.callback(_captured_now.discard, self._denoiser)
-            for weight in self._denoiser.parameters():
-                if weight.is_inference() and torch.is_grad_enabled():
-                    raise ValueError(
-                        "the denoiser's weights were made under torch.inference_mode(), so that torch computes no "
-                        "gradient through them: load the pipeline outside of it; calling it inside is fine"
-                    )
-                if weight.requires_grad:
-                    weight.requires_grad_(False)
-                    restore.callback(weight.requires_grad_, True)
+            weights = list(self._denoiser.parameters())
+            if torch.is_grad_enabled() and any(weight.is_inference() for weight in weights):
+                raise ValueError(
+                    "the denoiser's weights were made under torch.inference_mode(), so that torch computes no "
+                    "gradient through them: load the pipeline outside of it; calling it inside is fine"
+                )
+            trainable = [weight for weight in weights if weight.requires_grad]
+            restore.callback(_set_trainable, trainable, True)
+            _set_trainable(trainable, False)
             restore.enter_context(with_fused_attention(self._layers.values()))
             for name, layer in self._layers.items():
                 for handle in (
@@ -164,3 +164,8 @@ class AttentionCapture:
 
     def _processor(self, name: str) -> str:
         return type(getattr(self._layers[name], "processor", None)).__name__
+
+
+def _set_trainable(weights: Sequence[nn.Parameter], trainable: bool) -> None:
+    for weight in weights:
+        weight.requires_grad_(trainable)

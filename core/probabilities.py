@@ -95,10 +95,8 @@ def _blocks(query: Tensor, num_keys: int) -> Iterator[Block]:
                 )
 
 
-def _of_block(mask: Tensor | None, block: Block) -> Tensor | None:
+def _of_block(mask: Tensor, block: Block) -> Tensor:
     """The mask (batch, heads, queries, keys), any of which may be 1, at a block."""
-    if mask is None:
-        return None
     return mask[tuple(part if size > 1 else slice(None) for part, size in zip(block, mask.shape, strict=False))]
 
 

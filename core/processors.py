@@ -28,7 +28,7 @@ def with_fused_attention(layers: Iterable[Any]) -> Iterator[None]:
     asked: list[tuple[Any, Any]] = []
     try:
         for layer in layers:
-            processor = getattr(layer, "processor", None)
+            processor: Any = getattr(layer, "processor", None)
             if type(processor) in UNFUSED and getattr(layer, "scale_qk", False):
                 swapped.append((layer, processor))
                 layer.processor = AttnProcessor2_0()
@@ -55,10 +55,10 @@ def refuse_cut_gradients(denoiser: nn.Module, wanted: bool) -> Iterator[None]:
         wanted: whether a gradient is asked for at all.
     """
     handles = []
-    for name, module in denoiser.named_modules() if wanted else ():
-        processor = vars(module).get("processor") or module._modules.get("processor")
-        if processor is not None and not type(processor).__module__.startswith("diffusers."):
-            kind, queries = type(processor).__name__, module._modules.get("to_q")
+    foreign = _foreign_processors(denoiser) if wanted else {}
+    for name, module in denoiser.named_modules() if foreign else ():
+        if module in foreign:
+            kind, queries = foreign[module], module._modules.get("to_q")
             handles.append(module.register_forward_hook(_checker(name, kind), with_kwargs=True))
             # Of joint attention the text could still bring a gradient in, when the image's queries have none.
             if queries is not None:
@@ -68,6 +68,18 @@ def refuse_cut_gradients(denoiser: nn.Module, wanted: bool) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _foreign_processors(denoiser: nn.Module) -> dict[nn.Module, str]:
+    """Modules whose attention processor is not of diffusers, with its name; asked in every iteration, so in haste."""
+    foreign, waiting = {}, [denoiser]
+    while waiting:
+        module = waiting.pop()
+        processor = vars(module).get("processor") or module._modules.get("processor")
+        if processor is not None and not type(processor).__module__.startswith("diffusers."):
+            foreign[module] = type(processor).__name__
+        waiting.extend(child for child in module._modules.values() if child is not None)
+    return foreign
 
 
 def _checker(name: str, processor: str, always: bool = False) -> Callable[..., None]:

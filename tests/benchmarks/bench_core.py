@@ -119,8 +119,8 @@ def report(rows: list[Row], bare: list[AgainstBare], device: str, repeats: int) 
             "Against a bare forward and backward: of the same blocks, left after the last layer's attention, whose "
             "columns nobody reads. 0.1 computed every layer's logits again beside the fused kernel, fewer queries at a "
             "time the larger the batch; ours lets the kernel add up the text columns where matrices are large. The "
-            "three in alternation, as many images of each case; medians of the turns' ratios, and the ratio of the "
-            "fastest turns.",
+            "three in alternation, as many images of each case, no turn to warm up; medians of the turns' ratios, and "
+            "the ratio of the fastest turns.",
             "",
             BARE_HEADER,
             *map(str, bare),

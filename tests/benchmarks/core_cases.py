@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -160,7 +161,8 @@ def _bare(backbone: Backbone, latents: Tensor, conditioning: Conditioning) -> No
     def leave(_module: object, inputs: tuple[Tensor]) -> None:
         raise _Left(inputs[0])
 
-    handle = list(layers.values())[-1].to_out[0].register_forward_pre_hook(leave)
+    last: Any = list(layers.values())[-1]
+    handle = last.to_out[0].register_forward_pre_hook(leave)
     backbone.denoiser.requires_grad_(False)
     leaf = latents.clone().requires_grad_(True)
     try:
