@@ -52,8 +52,8 @@ The same in one call, for any number of prompts and seeds, with a trace for each
 False
 """
 
-from core.callback import StepRefinement
-from core.config import (
+from keystep.core.callback import StepRefinement
+from keystep.core.config import (
     AttentionChoice,
     GSNg,
     IterRef,
@@ -62,9 +62,9 @@ from core.config import (
     SamplerConfig,
     StepConfig,
 )
-from core.evidence import Evidence
-from core.generation import Generated, ImageTrace, generate, load_pipeline
-from core.prompts import Entity, Prompt
+from keystep.core.evidence import Evidence
+from keystep.core.generation import Generated, ImageTrace, generate, load_pipeline
+from keystep.core.prompts import Entity, Prompt
 
 __all__ = [
     "AttentionChoice",

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from cluster.node_checks import Check
-from search.reporting.report_formats import Report, Section, Table
+from keystep.cluster.node_checks import Check
+from keystep.search.reporting.report_formats import Report, Section, Table
 
 
 def report(name: str, checks: Sequence[Check]) -> Report:

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from cluster.simulation import Limit, Pace, Simulated, limit_of, simulate
-from cluster.workload import Workload, expected_work, plain_work, settings_of
-from core.config import Refinement
-from search.images.schedule import latent_shape_of, timesteps_of
-from search.instances import Part, make_parts
-from search.replaying.replay_costs import evaluations_alone
-from search.secrets import masked
-from search.settings.space import Space
-from search.spec import SearchSpec
+from keystep.cluster.simulation import Limit, Pace, Simulated, limit_of, simulate
+from keystep.cluster.workload import Workload, expected_work, plain_work, settings_of
+from keystep.core.config import Refinement
+from keystep.search.images.schedule import latent_shape_of, timesteps_of
+from keystep.search.instances import Part, make_parts
+from keystep.search.replaying.replay_costs import evaluations_alone
+from keystep.search.secrets import masked
+from keystep.search.settings.space import Space
+from keystep.search.spec import SearchSpec
 
 GPUS = (1, 8, 64, 512)
 NOISE_STREAM_BYTES = 5_200  # state of a torch.Generator and a file's header, beside the latents of a stored point
@@ -21,7 +21,7 @@ LATENT_CHANNELS, LATENT_PIXELS = 16, 8  # of SD3, if the model cannot be asked: 
 
 
 class ReplayedTrial(Protocol):
-    """What is needed of `search.replaying.replay.ReplayedTrial`."""
+    """What is needed of `keystep.search.replaying.replay.ReplayedTrial`."""
 
     @property
     def num_instances_run(self) -> int: ...

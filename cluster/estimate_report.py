@@ -6,14 +6,14 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, PercentFormatter, ScalarFormatter
 
-from cluster.driver_pace import SOURCE as DRIVER_SOURCE
-from cluster.estimate import Estimate, Row
-from cluster.simulation import Limit, Simulated, lookahead_for, saturation
-from search.reporting.report_formats import Block, Report, Section, Table
+from keystep.cluster.driver_pace import SOURCE as DRIVER_SOURCE
+from keystep.cluster.estimate import Estimate, Row
+from keystep.cluster.simulation import Limit, Simulated, lookahead_for, saturation
+from keystep.search.reporting.report_formats import Block, Report, Section, Table
 
 SHOWN_STEPS = 12
 LESS_OF_A_STEP = ("shared, GSNg on", "shared before it")  # beneath the row where a terminal is narrow
-PLAIN, EXPECTED = "#8a8f98", "#0072b2"  # as in search.reporting.plots
+PLAIN, EXPECTED = "#8a8f98", "#0072b2"  # as in keystep.search.reporting.plots
 LIMITS: dict[Limit, str] = {
     "none": "the GPUs",
     "lookahead": "lookahead",

@@ -3,18 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cluster.launches import Launch, launch_file, launched, now
-from cluster.targets import TARGETS, Options, Submission
-from core.frozen import did_you_mean
-from search.secrets import masked
-from search.spec import SearchSpec
-from search.spec_io import BUILT_IN, load_spec
+from keystep.cluster.launches import Launch, launch_file, launched, now
+from keystep.cluster.targets import TARGETS, Options, Submission
+from keystep.core.frozen import did_you_mean
+from keystep.search.secrets import masked
+from keystep.search.spec import SearchSpec
+from keystep.search.spec_io import BUILT_IN, load_spec
 
 WORKERS = "resources.workers"
 
 
 def spec_to_launch(name_or_path: str, overrides: list[str]) -> SearchSpec:
-    """The spec, as `search.spec_io.load_spec` reads it.
+    """The spec, as `keystep.search.spec_io.load_spec` reads it.
 
     A built-in spec that names a number of workers, which suits a small machine, gets as many as fit instead.
     """

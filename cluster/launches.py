@@ -4,9 +4,9 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from core.frozen import FrozenModel
-from core.seals import open_seal, seal
-from search.stored_searches import LEAST_PREFIX
+from keystep.core.frozen import FrozenModel
+from keystep.core.seals import open_seal, seal
+from keystep.search.stored_searches import LEAST_PREFIX
 
 
 class Launch(FrozenModel):

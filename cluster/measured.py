@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.config import IterRef, Refinement
-from search.instances import Instance, make_parts
-from search.ray_runtime import start_ray
-from search.ray_watch import watched
-from search.spec import SearchSpec
-from search.work.pool import WorkerPool
+from keystep.core.config import IterRef, Refinement
+from keystep.search.instances import Instance, make_parts
+from keystep.search.ray_runtime import start_ray
+from keystep.search.ray_watch import watched
+from keystep.search.spec import SearchSpec
+from keystep.search.work.pool import WorkerPool
 
 if TYPE_CHECKING:
-    from search.images.evaluator import Evaluator
+    from keystep.search.images.evaluator import Evaluator
 
 ITERATIONS = 2  # of refinement in the measured batch: the most memory is needed there
 
@@ -42,7 +42,8 @@ class Measured:
 
 @watched()
 def measure(spec: SearchSpec) -> Measured:
-    """Measure on one worker of the Ray runtime (`search.ray_runtime.start_ray`), as big as the spec's workers are.
+    """Measure on one worker of the Ray runtime (`keystep.search.ray_runtime.start_ray`), as big as the spec's workers
+    are.
 
     Nothing is stored but what the evaluator makes when it starts.
 
@@ -71,7 +72,7 @@ def one_batch(evaluator: "Evaluator", instances: Sequence[Instance]) -> tuple[st
     """
     import torch
 
-    from search.images.costs import prediction_cost
+    from keystep.search.images.costs import prediction_cost
 
     sampler, device = evaluator.sampler, evaluator.sampler.device
     prompts = [instance.prompt for instance in instances]

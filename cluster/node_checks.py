@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.node_facts import WorkFacts
-from search.spec import SearchSpec
+from keystep.cluster.node_facts import WorkFacts
+from keystep.search.spec import SearchSpec
 
 MAX_SKEW = 2.0  # seconds; times in logs and in MLflow would no longer be in order
 GIGABYTE = 10**9

@@ -1,11 +1,11 @@
-"""What a node finds out about itself: run there by Ray, for `cluster.preflight`."""
+"""What a node finds out about itself: run there by Ray, for `keystep.cluster.preflight`."""
 
 import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from search.spec import SearchSpec
+from keystep.search.spec import SearchSpec
 
 HERE = "here"  # the file of whoever asks
 
@@ -46,8 +46,8 @@ class WorkFacts:
 
 def look_around(spec: SearchSpec, folder: str, name: str) -> NodeFacts:
     """Versions, disk, and the storage: reads `folder/here`, and writes `folder/name` if that was there."""
-    from search.images.models import latents_folder
-    from search.tracking.search_facts import versions
+    from keystep.search.images.models import latents_folder
+    from keystep.search.tracking.search_facts import versions
 
     place = latents_folder(spec.storage)
     return NodeFacts(versions(), shutil.disk_usage(_existing(place)).free, _storage(spec, folder, name))
@@ -62,11 +62,11 @@ def try_work(spec: SearchSpec) -> WorkFacts:
     """Loads model and detector, asks them about all prompts, and refines, samples and judges one batch."""
     import torch
 
-    from cluster.measured import one_batch
-    from search.images.evaluator import Evaluator
-    from search.instances import make_parts
-    from search.preflight import inspect
-    from search.work.evaluators import evaluator_for
+    from keystep.cluster.measured import one_batch
+    from keystep.search.images.evaluator import Evaluator
+    from keystep.search.instances import make_parts
+    from keystep.search.preflight import inspect
+    from keystep.search.work.evaluators import evaluator_for
 
     began = time.perf_counter()
     try:
@@ -86,7 +86,7 @@ def try_work(spec: SearchSpec) -> WorkFacts:
 
 
 def _storage(spec: SearchSpec, folder: str, name: str) -> str:
-    from search.storage import Storage
+    from keystep.search.storage import Storage
 
     path = spec.storage.path
     try:

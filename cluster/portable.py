@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from evaluation.prompt_sets import STANDARD_SETS
-from search.secrets import masked
-from search.spec import SearchSpec
-from search.spec_io import spec_yaml
-from search.tracking.tracking_uri import DEFAULT_URI, VARIABLE, sqlite_file
+from keystep.evaluation.prompt_sets import STANDARD_SETS
+from keystep.search.secrets import masked
+from keystep.search.spec import SearchSpec
+from keystep.search.spec_io import spec_yaml
+from keystep.search.tracking.tracking_uri import DEFAULT_URI, VARIABLE, sqlite_file
 
 EXAMPLE = "/shared/keystep"
 ADVICE = {

@@ -9,18 +9,18 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster import node_checks
-from cluster.node_checks import Check
-from cluster.node_facts import HERE, NodeFacts, WorkFacts, clock, look_around, try_work
-from cluster.tracking_check import tracking_trouble
-from search.failures import in_a_line
-from search.ray_runtime import start_ray
-from search.ray_watch import watched
-from search.secrets import masked
-from search.spec import SearchSpec
-from search.storage import Storage
-from search.tracking.tracking_uri import tracking_uri
-from search.work.pool import workers_that_fit
+from keystep.cluster import node_checks
+from keystep.cluster.node_checks import Check
+from keystep.cluster.node_facts import HERE, NodeFacts, WorkFacts, clock, look_around, try_work
+from keystep.cluster.tracking_check import tracking_trouble
+from keystep.search.failures import in_a_line
+from keystep.search.ray_runtime import start_ray
+from keystep.search.ray_watch import watched
+from keystep.search.secrets import masked
+from keystep.search.spec import SearchSpec
+from keystep.search.storage import Storage
+from keystep.search.tracking.tracking_uri import tracking_uri
+from keystep.search.work.pool import workers_that_fit
 
 __all__ = ["Check", "doctor"]
 

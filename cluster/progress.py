@@ -1,8 +1,8 @@
 """How far a launched search is, by the result that it keeps up to date in its storage."""
 
-from cluster.launches import Launch
-from search.secrets import masked
-from search.stored_searches import load_result
+from keystep.cluster.launches import Launch
+from keystep.search.secrets import masked
+from keystep.search.stored_searches import load_result
 
 
 def progress_line(launch: Launch) -> str:

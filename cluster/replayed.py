@@ -1,8 +1,8 @@
 """How early trials are stopped, from searches replayed on the recorded grid that comes with keystep."""
 
-from search.replaying.recorded_grid import load_grid
-from search.replaying.replay import ReplayedTrial, replay
-from search.spec import SearchSpec
+from keystep.search.replaying.recorded_grid import load_grid
+from keystep.search.replaying.replay import ReplayedTrial, replay
+from keystep.search.spec import SearchSpec
 
 NUM_REPLAYS = 3
 

@@ -1,4 +1,4 @@
-"""`python -m cluster.scale_up`: ask a Ray cluster that scales to zero for machines, run a command, let them go.
+"""`python -m keystep.cluster.scale_up`: ask a Ray cluster that scales to zero for machines, run a command, let them go.
 
 A search counts the workers that fit before it starts any, and on such a cluster there is room for none.
 """
@@ -20,7 +20,9 @@ PAUSE = 5.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code of the command."""
-    parser = argparse.ArgumentParser(prog="python -m cluster.scale_up", description=(__doc__ or "").partition(":")[2])
+    parser = argparse.ArgumentParser(
+        prog="python -m keystep.cluster.scale_up", description=(__doc__ or "").partition(":")[2]
+    )
     parser.add_argument("--nodes", type=int, required=True, help="machines wanted")
     parser.add_argument("--cpus", type=int, required=True, help="that each offers")
     parser.add_argument("--gpus", type=int, default=0, help="that each offers")

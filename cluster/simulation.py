@@ -1,8 +1,8 @@
 """A search by the clock: how busy GPUs are, how long it takes, and what holds it up.
 
-A discrete-event simulation whose order of work is `search.work.queue`'s own: what hands out the batches of a real
-search hands them out here, to workers that take as long as their batches' denoiser evaluations. Every worker loads the
-model once. The baseline comes first; then trials begin in the order of their slots, slot n when slots up to n -
+A discrete-event simulation whose order of work is `keystep.search.work.queue`'s own: what hands out the batches of a
+real search hands them out here, to workers that take as long as their batches' denoiser evaluations. Every worker loads
+the model once. The baseline comes first; then trials begin in the order of their slots, slot n when slots up to n -
 lookahead have ended; the driver takes one block's result after the other and decides on it; the unrefined model's
 held-out images are made whenever workers have nothing else to do, and once the last trials are under way those of the
 setting that leads, which is taken to win; the runner-up's when the trials have ended. The driver serves one request at
@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from cluster.workload import BlockWork, Workload
-from search.work.dispatcher import SPARE_SHARE
-from search.work.queue import Unit, WorkQueue
+from keystep.cluster.workload import BlockWork, Workload
+from keystep.search.work.dispatcher import SPARE_SHARE
+from keystep.search.work.queue import Unit, WorkQueue
 
 Limit = Literal["none", "lookahead", "driver", "storage", "loading", "sequence"]
 NOTABLE = 0.05  # share of the wall time that must be gained for something to be called the limit

@@ -3,12 +3,12 @@
 import uuid
 from typing import TYPE_CHECKING
 
-from search.secrets import masked
-from search.spec import SearchSpec
-from search.tracking.run_fields import experiment_name
-from search.tracking.sender import probe, set_up_mlflow
-from search.tracking.sqlite_store import make_ready
-from search.tracking.tracking_uri import sqlite_file, tracking_uri
+from keystep.search.secrets import masked
+from keystep.search.spec import SearchSpec
+from keystep.search.tracking.run_fields import experiment_name
+from keystep.search.tracking.sender import probe, set_up_mlflow
+from keystep.search.tracking.sqlite_store import make_ready
+from keystep.search.tracking.tracking_uri import sqlite_file, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

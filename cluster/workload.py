@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.config import Refinement
-from search.instances import Instance, Part
-from search.replaying.replay_costs import Reuse, evaluations_alone
-from search.settings.rounds import first_decision
-from search.settings.space import Space
-from search.spec import Range, SearchSpec
+from keystep.core.config import Refinement
+from keystep.search.instances import Instance, Part
+from keystep.search.replaying.replay_costs import Reuse, evaluations_alone
+from keystep.search.settings.rounds import first_decision
+from keystep.search.settings.space import Space
+from keystep.search.spec import Range, SearchSpec
 
 
 @dataclass(frozen=True)

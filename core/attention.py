@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from core.attention_call import AttentionCall, AttentionWatch, TokenPlaces
-from core.processors import refuse_cut_gradients, with_fused_attention
+from keystep.core.attention_call import AttentionCall, AttentionWatch, TokenPlaces
+from keystep.core.processors import refuse_cut_gradients, with_fused_attention
 
 _captured_now: "WeakSet[nn.Module]" = WeakSet()
 

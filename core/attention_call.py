@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from core.probabilities import Columns, head_sum_probabilities, head_sum_shares, pick
+from keystep.core.probabilities import Columns, head_sum_probabilities, head_sum_shares, pick
 
 FUSE_FROM_BYTES = 2**26
 """Bytes of a sample's matrix of logits from which the fused kernel is the faster way to their normaliser."""
@@ -68,7 +68,7 @@ class AttentionCall:
         Large calls in full precision are left to the fused kernel: with an indicator of the columns among the
         values it adds up their probabilities, forward and backward, and gives the output that the model needs
         in the same go. In half precision it would round that sum, and small calls are faster without: these are
-        read by `core.probabilities.head_sum_probabilities`.
+        read by `keystep.core.probabilities.head_sum_probabilities`.
 
         Raises:
             ValueError: causal attention, of which nothing here is known.

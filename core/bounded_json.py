@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from core.plain_text import read_text
+from keystep.core.plain_text import read_text
 
 MAX_BYTES = 16_000_000
 MAX_DEPTH = 32
@@ -16,7 +16,7 @@ MAX_INTEGER = 2**64
 
 
 def read_json(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Any:
-    """The value in a JSON file, in any encoding that `core.plain_text.read_text` knows.
+    """The value in a JSON file, in any encoding that `keystep.core.plain_text.read_text` knows.
 
     Raises:
         OSError: it cannot be read.

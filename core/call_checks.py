@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.backbones.base import Backbone
-from core.backbones.compiled import watched
-from core.backbones.conditioning import Conditioning
-from core.config import StepConfig
-from core.sampling import image_tokens
-from core.schedule import TOLERANCE, check_num_steps, check_run
-from core.schedulers import set_schedule
-from core.step_refiner import StepTrace
+from keystep.core.backbones.base import Backbone
+from keystep.core.backbones.compiled import watched
+from keystep.core.backbones.conditioning import Conditioning
+from keystep.core.config import StepConfig
+from keystep.core.sampling import image_tokens
+from keystep.core.schedule import TOLERANCE, check_num_steps, check_run
+from keystep.core.schedulers import set_schedule
+from keystep.core.step_refiner import StepTrace
 
 ADAPTER_OPTIONS = ("cross_attention_kwargs", "joint_attention_kwargs")
 

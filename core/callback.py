@@ -11,10 +11,10 @@ from diffusers.callbacks import PipelineCallback
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from core.backbones import backbone_for
-from core.backbones.base import Backbone
-from core.backbones.conditioning import Conditioning
-from core.call_checks import (
+from keystep.core.backbones import backbone_for
+from keystep.core.backbones.base import Backbone
+from keystep.core.backbones.conditioning import Conditioning
+from keystep.core.call_checks import (
     ADAPTER_OPTIONS,
     Started,
     call_options,
@@ -23,14 +23,14 @@ from core.call_checks import (
     check_timestep_now,
     checked_prompts,
 )
-from core.config import StepConfig
-from core.identity import check_model
-from core.prompts import Prompt
-from core.sampling import image_tokens, noise_dtype
-from core.schedulers import from_pipeline_start, scale_model_input, set_schedule, to_pipeline_start
-from core.step_refiner import StepRefiner, StepTrace
-from core.turns import alone_with
-from core.user_values import as_config, as_prompts, as_seeds
+from keystep.core.config import StepConfig
+from keystep.core.identity import check_model
+from keystep.core.prompts import Prompt
+from keystep.core.sampling import image_tokens, noise_dtype
+from keystep.core.schedulers import from_pipeline_start, scale_model_input, set_schedule, to_pipeline_start
+from keystep.core.step_refiner import StepRefiner, StepTrace
+from keystep.core.turns import alone_with
+from keystep.core.user_values import as_config, as_prompts, as_seeds
 
 Generators = torch.Generator | list[torch.Generator] | None
 
@@ -47,7 +47,7 @@ class StepRefinement(PipelineCallback):
     refines before steps 1, 2, ...; what comes before step 0 has to be in the `latents` that the pipeline starts
     from. `arguments` puts them there. A call that you compose yourself needs no more than the callback if the
     config leaves step 0 alone, and `latents=refine.latents(pipe, generator)` if it does not; without it the first
-    step ends in an error. Images are those of `core.sampling.Sampler` for the same generators.
+    step ends in an error. Images are those of `keystep.core.sampling.Sampler` for the same generators.
 
     Classifier-free guidance may be on or off. One object serves any number of calls, one after the other. Threads
     that share a pipeline take turns in refining; the pipeline's own scheduler is not made for two calls at once, so

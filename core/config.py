@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from core.bounded_json import read_json
-from core.evidence import Evidence
-from core.frozen import FloatPair, FromList, FrozenModel, did_you_mean
-from core.known_schedulers import MEMORY, scheduler_arguments, scheduler_names
-from core.plain_text import read_text
-from core.schedule import check_num_steps, check_scheduler, check_timestep
-from core.seals import NAME, SealBroken, open_seal, seal
-from core.whole_files import write_whole
+from keystep.core.bounded_json import read_json
+from keystep.core.evidence import Evidence
+from keystep.core.frozen import FloatPair, FromList, FrozenModel, did_you_mean
+from keystep.core.known_schedulers import MEMORY, scheduler_arguments, scheduler_names
+from keystep.core.plain_text import read_text
+from keystep.core.schedule import check_num_steps, check_scheduler, check_timestep
+from keystep.core.seals import NAME, SealBroken, open_seal, seal
+from keystep.core.whole_files import write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ def _check_schedule(schedule: tuple[float, float]) -> tuple[float, float]:
 
 
 class LossWeights(FrozenModel):
-    """Weight of each loss of ``core.losses`` in the combined one, ``(cn * CN + iou * IoU) / 2``."""
+    """Weight of each loss of ``keystep.core.losses`` in the combined one, ``(cn * CN + iou * IoU) / 2``."""
 
     cn: float = Field(default=1.0, ge=0, le=MAX_NUMBER)
     iou: float = Field(default=1.0, ge=0, le=MAX_NUMBER)
@@ -191,7 +191,7 @@ class StepConfig(FrozenModel):
         model: id or path, as ``from_pretrained`` takes it.
         revision: of the model; None is the newest.
         variant: of the weight files, such as fp16; None is the files without one.
-        family: of the model, as `core.backbones.families.family_of` names it; None if it is not known.
+        family: of the model, as `keystep.core.backbones.families.family_of` names it; None if it is not known.
         dtype: of the weights.
         sampler: how to sample.
         refinement: what to do to the latents on the way.

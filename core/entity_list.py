@@ -2,7 +2,7 @@
 
 import re
 
-from core.prompts import Entity
+from keystep.core.prompts import Entity
 
 _SHADES = "light dark pale bright deep vivid"
 _COLORS = (

@@ -9,14 +9,14 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import nn
 
-from core.backbones.compiled import uncompiled
+from keystep.core.backbones.compiled import uncompiled
 
 
 def pipeline_fingerprint(pipe: DiffusionPipeline) -> str:
     """SHA-256, hex, of every module's class, settings and tensors, and every tokenizer's vocabulary.
 
     Equal for two loads of the same checkpoint in the same dtype, whatever the path or device; different after
-    a LoRA is fused or a weight is edited. The scheduler is left out: `core.sampling.Sampler.identity` has it.
+    a LoRA is fused or a weight is edited. The scheduler is left out: `keystep.core.sampling.Sampler.identity` has it.
     Costs one pass over the weights (on a GPU: one copy to the host), so call it once a process.
     """
     digest = hashlib.sha256(type(pipe).__name__.encode())

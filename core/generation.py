@@ -9,18 +9,18 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from PIL import Image
 
-from core.backbones import Backbone, backbone_for
-from core.config import StepConfig
-from core.dtypes import dtype_argument
-from core.hub import hub_trouble, weights_trouble
-from core.identity import check_model
-from core.prompts import Prompt
-from core.sampling import Sampler
-from core.shapes.models import resolve_model
-from core.step_refiner import StepTrace
-from core.turns import alone_with
-from core.user_values import as_config, as_prompts, as_seeds
-from core.weight_files import hub_hint, weights_problem
+from keystep.core.backbones import Backbone, backbone_for
+from keystep.core.config import StepConfig
+from keystep.core.dtypes import dtype_argument
+from keystep.core.hub import hub_trouble, weights_trouble
+from keystep.core.identity import check_model
+from keystep.core.prompts import Prompt
+from keystep.core.sampling import Sampler
+from keystep.core.shapes.models import resolve_model
+from keystep.core.step_refiner import StepTrace
+from keystep.core.turns import alone_with
+from keystep.core.user_values import as_config, as_prompts, as_seeds
+from keystep.core.weight_files import hub_hint, weights_problem
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from core.inference import outside_inference
-from core.pieces import Pieces
+from keystep.core.inference import outside_inference
+from keystep.core.pieces import Pieces
 
 
 class Gradients:
     """Evaluates a loss and its gradient with respect to latents, and nothing else.
 
-    When a GPU runs out of memory it goes on with fewer samples at a time: see `core.pieces.Pieces`.
+    When a GPU runs out of memory it goes on with fewer samples at a time: see `keystep.core.pieces.Pieces`.
 
     Args:
         loss_fn: latents of the samples ``rows`` -> one loss a sample, each from its own latents alone.

@@ -5,10 +5,10 @@ import re
 import warnings
 from typing import Any
 
-from core.backbones.base import Backbone
-from core.backbones.families import DENOISERS, family_of, known_family
-from core.config import StepConfig
-from core.shapes.models import EMBEDDED
+from keystep.core.backbones.base import Backbone
+from keystep.core.backbones.families import DENOISERS, family_of, known_family
+from keystep.core.config import StepConfig
+from keystep.core.shapes.models import EMBEDDED
 
 
 def check_model(config: StepConfig, backbone: Backbone) -> None:

@@ -20,8 +20,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from core.points import Point
-from core.seals import NAME, DamagedFile
+from keystep.core.points import Point
+from keystep.core.seals import NAME, DamagedFile
 
 SUFFIX = ".safetensors"
 STALE_SECONDS = 3600
@@ -34,7 +34,7 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 def content_key(parts: Mapping[str, Any]) -> str:
     """Name of a point: the SHA-256 (64 hex digits) of `parts` as canonical JSON.
 
-    Put in everything that determines the point: the pipeline's fingerprint (`core.fingerprint`),
+    Put in everything that determines the point: the pipeline's fingerprint (`keystep.core.fingerprint`),
     `Sampler.identity`, the prompt, the seed, and what was done so far. Key order does not matter; equal
     mappings have one name.
 
@@ -60,8 +60,8 @@ class LatentStore:
     cap, the files least recently read or written go first, down to 90 % of it; a process looks at the folder
     again once it has written a sixteenth of the cap, so n processes can overshoot by n sixteenths.
     A file is covered by a checksum from its first byte to its last: one that does not fit is removed with a warning
-    (`core.seals.DamagedFile`) and counts as absent, and so are files of older versions, whose checksum covered less.
-    A full disk is a warning too (once), and the work goes on without storing.
+    (`keystep.core.seals.DamagedFile`) and counts as absent, and so are files of older versions, whose checksum covered
+    less. A full disk is a warning too (once), and the work goes on without storing.
 
     Args:
         folder: made if it does not exist.

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from core.config import LossWeights
+from keystep.core.config import LossWeights
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -76,7 +76,7 @@ def intersection_over_union(
 
 
 LOSSES: dict[str, Loss] = {"cn": catastrophic_neglect, "iou": intersection_over_union}
-"""Every loss by the name of its weight in `core.config.LossWeights`."""
+"""Every loss by the name of its weight in `keystep.core.config.LossWeights`."""
 
 
 def combined_loss(

@@ -84,4 +84,4 @@ OPTIMIZERS: dict[str, Callable[[float], SampleOptimizer]] = {
     "momentum": Momentum,
     "adam": Adam,
 }
-"""By their names in `core.config.IterRef`."""
+"""By their names in `keystep.core.config.IterRef`."""

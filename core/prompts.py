@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from core.mentions import Mention, Span, assign_mentions, find_words
-from core.token_places import Places, content_end, token_places
+from keystep.core.mentions import Mention, Span, assign_mentions, find_words
+from keystep.core.token_places import Places, content_end, token_places
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def located_mentions(prompt: Prompt) -> tuple[Mention, ...]:
     """Where the text of a prompt mentions each of its entities, in their order.
 
     Nouns and attributes are looked for as whole words, whatever their capitals, and as
-    written: an entity "cat" is not found in "two cats". `core.mentions.assign_mentions` says who
+    written: an entity "cat" is not found in "two cats". `keystep.core.mentions.assign_mentions` says who
     gets which mention of a repeated noun, and which attribute belongs to which noun.
 
     Raises:

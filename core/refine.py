@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from core.config import GSNg, IterRef
-from core.gradients import Gradients
-from core.optimizers import OPTIMIZERS, SampleOptimizer
+from keystep.core.config import GSNg, IterRef
+from keystep.core.gradients import Gradients
+from keystep.core.optimizers import OPTIMIZERS, SampleOptimizer
 
 LossFn = Callable[[Tensor, Sequence[int]], Tensor]
 """Latents of the samples ``rows`` (float32) -> one loss a sample, each from its own latents alone."""

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from core.backbones.base import Backbone
-from core.backbones.conditioning import Conditioning
-from core.config import Refinement, SamplerConfig
-from core.points import Point
-from core.schedulers import (
+from keystep.core.backbones.base import Backbone
+from keystep.core.backbones.conditioning import Conditioning
+from keystep.core.config import Refinement, SamplerConfig
+from keystep.core.points import Point
+from keystep.core.schedulers import (
     denoised,
     from_pipeline_start,
     make_scheduler,
@@ -27,7 +27,7 @@ from core.schedulers import (
     to_pipeline_start,
     write_memory,
 )
-from core.step_refiner import Refined, StepRefiner, StepTrace
+from keystep.core.step_refiner import Refined, StepRefiner, StepTrace
 
 __all__ = ["Advanced", "Point", "Sampler", "StepRecord", "StepTrace", "image_tokens", "noise_dtype"]
 
@@ -105,7 +105,7 @@ class Sampler:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """JSON that names the settings, for `core.latents.content_key`."""
+        """JSON that names the settings, for `keystep.core.latents.content_key`."""
         return {**self.config.model_dump(mode="json"), "schedule": self.schedule, "dtype": str(self.dtype)}
 
     def start(self, seeds: Sequence[int]) -> Point:

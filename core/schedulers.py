@@ -1,6 +1,6 @@
 """Diffusers schedulers as values: built from a config, their memory read out and put back.
 
-Which there are, and what each remembers, is in `core.known_schedulers`.
+Which there are, and what each remembers, is in `keystep.core.known_schedulers`.
 """
 
 import copy
@@ -13,9 +13,9 @@ import diffusers
 import torch
 from torch import Tensor
 
-from core.config import SamplerConfig
-from core.known_schedulers import MEMORY
-from core.points import StateValue
+from keystep.core.config import SamplerConfig
+from keystep.core.known_schedulers import MEMORY
+from keystep.core.points import StateValue
 
 
 def make_scheduler(

@@ -6,15 +6,15 @@ from typing import Any
 
 from torch import Tensor
 
-from core.backbones import backbone_for
-from core.backbones.base import Backbone
-from core.backbones.conditioning import Conditioning
-from core.config import Refinement
-from core.inference import outside_inference
-from core.losses import combined_loss
-from core.refine import RefineTrace, guidance_shift, iterative_refinement
-from core.schedulers import placed_at, scale_model_input
-from core.turns import alone_with
+from keystep.core.backbones import backbone_for
+from keystep.core.backbones.base import Backbone
+from keystep.core.backbones.conditioning import Conditioning
+from keystep.core.config import Refinement
+from keystep.core.inference import outside_inference
+from keystep.core.losses import combined_loss
+from keystep.core.refine import RefineTrace, guidance_shift, iterative_refinement
+from keystep.core.schedulers import placed_at, scale_model_input
+from keystep.core.turns import alone_with
 
 NO_ENTITIES = "the prompt names no entities, so that there is nothing to refine"
 """The failure that traces give for such a sample, which is left as it is at no cost."""

@@ -8,12 +8,12 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from core.backbones.conditioning import Conditioning
-from core.config import Refinement
-from core.prompts import Prompt
-from core.sampling import Sampler
-from core.schedulers import placed_at, scale_model_input
-from core.step_refiner import StepTrace
+from keystep.core.backbones.conditioning import Conditioning
+from keystep.core.config import Refinement
+from keystep.core.prompts import Prompt
+from keystep.core.sampling import Sampler
+from keystep.core.schedulers import placed_at, scale_model_input
+from keystep.core.step_refiner import StepTrace
 
 
 @dataclass(frozen=True, eq=False)

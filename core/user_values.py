@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from core.config import StepConfig
-from core.prompts import Prompt
+from keystep.core.config import StepConfig
+from keystep.core.prompts import Prompt
 
 
 def as_config(config: Any) -> StepConfig:

@@ -3,8 +3,8 @@
 import queue
 import threading
 
-from core.latents import LatentStore
-from core.points import Point
+from keystep.core.latents import LatentStore
+from keystep.core.points import Point
 
 
 class WriteBehind:

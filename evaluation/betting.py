@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evaluation.statistics import prompt_means
+from keystep.evaluation.statistics import prompt_means
 
 Direction = Literal["worse", "better", "different"]
 MAX_BET = 0.75  # below 1, so that no single prompt can take all the capital

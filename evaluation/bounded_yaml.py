@@ -4,8 +4,8 @@ from typing import Any
 
 import yaml
 
-from core.bounded_json import MAX_DEPTH, within_limits
-from evaluation.yaml_text import UniqueKeyLoader
+from keystep.core.bounded_json import MAX_DEPTH, within_limits
+from keystep.evaluation.yaml_text import UniqueKeyLoader
 
 MAX_CHARACTERS = 100_000
 MAX_NODES = 10_000

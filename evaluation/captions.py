@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 from transformers import BlipForConditionalGeneration, BlipProcessor
 
-from core.devices import usable_device
-from evaluation.pretrained import fingerprint_of, load_config, load_network
-from evaluation.rgb import as_rgb
+from keystep.core.devices import usable_device
+from keystep.evaluation.pretrained import fingerprint_of, load_config, load_network
+from keystep.evaluation.rgb import as_rgb
 
 
 class BlipCaptioner:

@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from core.devices import usable_device
-from core.hub import hub_trouble
-from core.prompts import Entity, Prompt
-from core.shapes.models import resolve_model
-from evaluation.pretrained import fingerprint_of
-from evaluation.rgb import as_rgb
-from evaluation.template import indefinite_article
+from keystep.core.devices import usable_device
+from keystep.core.hub import hub_trouble
+from keystep.core.prompts import Entity, Prompt
+from keystep.core.shapes.models import resolve_model
+from keystep.evaluation.pretrained import fingerprint_of
+from keystep.evaluation.rgb import as_rgb
+from keystep.evaluation.template import indefinite_article
 
 SHAPES_CLIP = "keystep/shapes-clip"
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from core.prompts import Entity, Prompt
-from evaluation.detections import Instance
-from evaluation.drawing import (
+from keystep.core.prompts import Entity, Prompt
+from keystep.evaluation.detections import Instance
+from keystep.evaluation.drawing import (
     BAD,
     ENTITY_COLORS,
     FAINT,
@@ -33,8 +33,8 @@ from evaluation.drawing import (
     text_height,
     wrap,
 )
-from evaluation.labels import canonical_label
-from evaluation.tiam import ImageScore
+from keystep.evaluation.labels import canonical_label
+from keystep.evaluation.tiam import ImageScore
 
 MAX_PIXELS = 100_000_000
 _GAP, _MARGIN, _PROMPT_WIDTH = 14, 28, 190

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from evaluation.colors import PALETTES, Palette
-from evaluation.detections import Detections, Instance, count_colors
-from evaluation.detector import Detector
-from evaluation.line_cache import KEY_DIGITS, LineCache
-from evaluation.rgb import as_rgb
+from keystep.evaluation.colors import PALETTES, Palette
+from keystep.evaluation.detections import Detections, Instance, count_colors
+from keystep.evaluation.detector import Detector
+from keystep.evaluation.line_cache import KEY_DIGITS, LineCache
+from keystep.evaluation.rgb import as_rgb
 
 
 def image_key(image: Image.Image) -> str:
@@ -25,7 +25,7 @@ def image_key(image: Image.Image) -> str:
 
 
 class DetectionCache:
-    """Detections by image key, of one detector, in JSON lines (`evaluation.line_cache`).
+    """Detections by image key, of one detector, in JSON lines (`keystep.evaluation.line_cache`).
 
     Args:
         folder: where to keep them; made if missing.

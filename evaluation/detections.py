@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from evaluation.colors import PALETTES, Palette
-from evaluation.masks import decode_runs, encode_runs, high_overlaps
-from evaluation.rgb import as_rgb
+from keystep.evaluation.colors import PALETTES, Palette
+from keystep.evaluation.masks import decode_runs, encode_runs, high_overlaps
+from keystep.evaluation.rgb import as_rgb
 
 LEAST_OVERLAP = 0.5  # intersection over union below which a pair of masks is not kept
 
@@ -20,7 +20,7 @@ class Instance:
     """One thing a detector found.
 
     Args:
-        label: canonical name (`evaluation.labels.canonical_label`): the detector's most probable class,
+        label: canonical name (`keystep.evaluation.labels.canonical_label`): the detector's most probable class,
             chosen before any filtering.
         score: confidence in [0, 1].
         box: (x0, y0, x1, y1) in pixels of the image.
@@ -51,7 +51,7 @@ class Detections:
         labels: N canonical names.
         scores: (N,) float64 in [0, 1].
         boxes: (N, 4) float64, (x0, y0, x1, y1) in pixels.
-        runs: N masks as `evaluation.masks.encode_runs` gives them, space-separated.
+        runs: N masks as `keystep.evaluation.masks.encode_runs` gives them, space-separated.
         colors: palette fingerprint -> (N, C) int64: pixels of each mask that each of the palette's names has.
         overlaps: the pairs of masks with an intersection over union of at least `LEAST_OVERLAP`.
     """

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from PIL import Image
 
-from core.prompts import Prompt
-from evaluation.detections import Detections, Instance, measure
-from evaluation.labels import check_nouns
+from keystep.core.prompts import Prompt
+from keystep.evaluation.detections import Detections, Instance, measure
+from keystep.evaluation.labels import check_nouns
 
 DEFAULT_MIN_SCORE = 0.1
 

@@ -5,4 +5,4 @@ SHAPES_DETECTOR = "keystep/shapes-segmenter"
 """The default of the embedded models."""
 
 KINDS = ("instance", "semantic", "yolo")
-"""Keys of `evaluation.detectors.DETECTORS`."""
+"""Keys of `keystep.evaluation.detectors.DETECTORS`."""

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 
-from core.shapes.models import resolve_model
-from evaluation.detections import Detections, Instance
-from evaluation.detector import DEFAULT_MIN_SCORE, Detector
-from evaluation.detector_names import DEFAULT_DETECTOR, SHAPES_DETECTOR
-from evaluation.instance_segmentation import FAMILIES, InstanceSegmenter
-from evaluation.pretrained import load_config
-from evaluation.semantic_segmentation import SemanticSegmenter
-from evaluation.yolo import YoloSegmenter
+from keystep.core.shapes.models import resolve_model
+from keystep.evaluation.detections import Detections, Instance
+from keystep.evaluation.detector import DEFAULT_MIN_SCORE, Detector
+from keystep.evaluation.detector_names import DEFAULT_DETECTOR, SHAPES_DETECTOR
+from keystep.evaluation.instance_segmentation import FAMILIES, InstanceSegmenter
+from keystep.evaluation.pretrained import load_config
+from keystep.evaluation.semantic_segmentation import SemanticSegmenter
+from keystep.evaluation.yolo import YoloSegmenter
 
 __all__ = [
     "DEFAULT_DETECTOR",

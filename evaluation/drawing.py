@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from evaluation.rgb import as_rgb
+from keystep.evaluation.rgb import as_rgb
 
 Color = tuple[int, int, int]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from core.prompts import Entity, Prompt
+from keystep.core.prompts import Entity, Prompt
 
 # GenEval's name of a COCO class that is no alias everywhere: where detectors know animals, a mouse is one.
 _COCO_NOUNS = {"computer mouse": "mouse"}

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from core.bounded_json import parse_json, read_json
-from evaluation.file_names import file_stem, plain_stem, same_name
-from evaluation.geneval import is_geneval, prompt_from_geneval
-from evaluation.prompt_sets import PromptSet
+from keystep.core.bounded_json import parse_json, read_json
+from keystep.evaluation.file_names import file_stem, plain_stem, same_name
+from keystep.evaluation.geneval import is_geneval, prompt_from_geneval
+from keystep.evaluation.prompt_sets import PromptSet
 
 logger = logging.getLogger(__name__)
 

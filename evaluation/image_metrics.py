@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from core.prompts import Prompt
-from evaluation.aesthetics import AestheticHead
-from evaluation.captions import BlipCaptioner
-from evaluation.clip import ClipScorer
-from evaluation.detection_cache import image_key
-from evaluation.line_cache import KEY_DIGITS, LineCache
-from evaluation.metric_names import METRICS
+from keystep.core.prompts import Prompt
+from keystep.evaluation.aesthetics import AestheticHead
+from keystep.evaluation.captions import BlipCaptioner
+from keystep.evaluation.clip import ClipScorer
+from keystep.evaluation.detection_cache import image_key
+from keystep.evaluation.line_cache import KEY_DIGITS, LineCache
+from keystep.evaluation.metric_names import METRICS
 
 
 class ImageMetrics:

@@ -2,8 +2,8 @@
 
 In a folder (sub-folders too) or a tar file an image is named after its prompt, blanks as underscores, and its
 number: `a_photo_of_a_cat_and_a_dog_3.png` (also `...dog.3.png`), capitals being ignored; what is no safe name is
-changed by `evaluation.file_names`, and found by the unchanged name too. GenEval's folders and T2I-CompBench's names
-are read as they are (`evaluation.image_layouts`). A JSON map lists
+changed by `keystep.evaluation.file_names`, and found by the unchanged name too. GenEval's folders and T2I-CompBench's
+names are read as they are (`keystep.evaluation.image_layouts`). A JSON map lists
 images by prompt: {"a photo of a cat": ["any/name.png", ...]} (numbers count from 0) or {"a photo of a cat":
 {"3": "any/name.png"}}, with paths relative to the JSON file. Only headers are read here; pictures are opened
 one by one.
@@ -21,11 +21,11 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from core.plain_text import decoded
-from evaluation.file_names import file_stem
-from evaluation.image_layouts import Placed, map_example, placed_by_map, placed_by_name
-from evaluation.prompt_sets import PromptSet
-from evaluation.rgb import as_rgb
+from keystep.core.plain_text import decoded
+from keystep.evaluation.file_names import file_stem
+from keystep.evaluation.image_layouts import Placed, map_example, placed_by_map, placed_by_name
+from keystep.evaluation.prompt_sets import PromptSet
+from keystep.evaluation.rgb import as_rgb
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 # What Pillow raises for files that are cut off, of another kind, or broken inside.

@@ -15,19 +15,19 @@ from PIL import Image
 from torch import Tensor
 from transformers import Mask2FormerImageProcessor
 
-from core.devices import usable_device
-from core.shapes.models import resolve_model
-from evaluation.detections import Instance
-from evaluation.detector import DEFAULT_MIN_SCORE, Detector, check_min_score
-from evaluation.masks import mask_box
-from evaluation.pretrained import (
+from keystep.core.devices import usable_device
+from keystep.core.shapes.models import resolve_model
+from keystep.evaluation.detections import Instance
+from keystep.evaluation.detector import DEFAULT_MIN_SCORE, Detector, check_min_score
+from keystep.evaluation.masks import mask_box
+from keystep.evaluation.pretrained import (
     batches_of_one_size,
     class_names,
     fingerprint_of,
     load_config,
     load_network,
 )
-from evaluation.rgb import as_rgb
+from keystep.evaluation.rgb import as_rgb
 
 
 def best_sigmoid(logits: Tensor) -> Tensor:

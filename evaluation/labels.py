@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
-from core.prompts import Prompt
+from keystep.core.prompts import Prompt
 
 _ALIASES = {
     "aeroplane": "airplane",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from core.seals import LINE_DIGITS, DamagedFile, open_seal, seal
+from keystep.core.seals import LINE_DIGITS, DamagedFile, open_seal, seal
 
 KEY_DIGITS = 32
 _KEY = re.compile(f"[0-9a-f]{{{KEY_DIGITS}}}")

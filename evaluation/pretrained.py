@@ -11,10 +11,10 @@ from PIL import Image
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig
 
-from core.hub import hub_trouble, weights_trouble
-from core.shapes.models import resolve_model
-from evaluation.coco import COCO_CATEGORY_IDS
-from evaluation.labels import canonical_label
+from keystep.core.hub import hub_trouble, weights_trouble
+from keystep.core.shapes.models import resolve_model
+from keystep.evaluation.coco import COCO_CATEGORY_IDS
+from keystep.evaluation.labels import canonical_label
 
 
 def load_config(model: str, revision: str | None, *, what: str = "detector") -> PreTrainedConfig:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from core.bounded_json import parse_json
-from core.plain_text import read_text
-from evaluation.prompt_rows import EXAMPLE, Row, column_name
+from keystep.core.bounded_json import parse_json
+from keystep.core.plain_text import read_text
+from keystep.evaluation.prompt_rows import EXAMPLE, Row, column_name
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".txt")

@@ -7,11 +7,11 @@ import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from core.frozen import did_you_mean
-from core.prompts import Prompt, located_mentions
-from evaluation.geneval import geneval_row, is_geneval, prompt_from_geneval
-from evaluation.prompt_files import SUFFIXES, read_rows
-from evaluation.prompt_rows import (
+from keystep.core.frozen import did_you_mean
+from keystep.core.prompts import Prompt, located_mentions
+from keystep.evaluation.geneval import geneval_row, is_geneval, prompt_from_geneval
+from keystep.evaluation.prompt_files import SUFFIXES, read_rows
+from keystep.evaluation.prompt_rows import (
     EXAMPLE,
     Row,
     flat_row,
@@ -20,9 +20,9 @@ from evaluation.prompt_rows import (
     prompt_from_flat,
     prompt_from_nested,
 )
-from evaluation.prompt_sets import STANDARD_SETS, PromptSet, sample_template, standard_set
-from evaluation.template import read_template
-from evaluation.tiam_dataset import read_dataset, write_dataset
+from keystep.evaluation.prompt_sets import STANDARD_SETS, PromptSet, sample_template, standard_set
+from keystep.evaluation.template import read_template
+from keystep.evaluation.tiam_dataset import read_dataset, write_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def read_prompts(path: str | Path) -> PromptSet:
     JSON row is {"prompt": ..., "entities": [{"noun": ..., "attribute": ...}]} or has the columns as
     keys. Columns of another kind are left out, and a warning names them. ValueError with file, line and reason: a
     column that is misspelt or stands twice, a prompt that is empty or stands twice, an attribute without its entity,
-    an entity that `core.prompts.located_mentions` does not find; a list in which no prompt has entities.
+    an entity that `keystep.core.prompts.located_mentions` does not find; a list in which no prompt has entities.
     """
     path = Path(path)
     if path.is_dir():

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from core.prompts import Entity, Prompt
+from keystep.core.prompts import Entity, Prompt
 
 COLUMN = re.compile(r"(entity|object|adj)([1-9]\d*)")
 INDEX = re.compile(r"unnamed: ?\d+|(prompt[ _]?)?(index|id|idx|no\.?|number)|#")

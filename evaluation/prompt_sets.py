@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 
-from core.prompts import Prompt
-from evaluation.assignments import sample_indices
-from evaluation.template import Template, parse_template
+from keystep.core.prompts import Prompt
+from keystep.evaluation.assignments import sample_indices
+from keystep.evaluation.template import Template, parse_template
 
 STANDARD_SETS = (
     "two",
@@ -121,7 +121,7 @@ def standard_template(name: str) -> Template:
     """
     if name not in STANDARD_SETS:
         raise ValueError(f"no standard prompt set is called {name!r}; there are {', '.join(STANDARD_SETS)}")
-    with resources.as_file(resources.files("evaluation") / "templates") as folder:
+    with resources.as_file(resources.files("keystep.evaluation") / "templates") as folder:
         return parse_template(
             (folder / f"{name}.yaml").read_text(encoding="utf-8"),
             folder=folder,

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.scoring import SetScore
-from evaluation.statistics import Estimate, interval
-from evaluation.tiam_report import PromptScore, aggregate_tables, read_tables
+from keystep.evaluation.scoring import SetScore
+from keystep.evaluation.statistics import Estimate, interval
+from keystep.evaluation.tiam_report import PromptScore, aggregate_tables, read_tables
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def read_saved(folder: str | os.PathLike[str]) -> list[SavedScore]:
 
 
 def prompt_scores(score: SetScore) -> Iterator[PromptScore]:
-    """A scored set as what `evaluation.tiam_report.write_tables` writes; prompts without images are left out."""
+    """A scored set as what `keystep.evaluation.tiam_report.write_tables` writes; prompts without images are left out."""
     for index, prompt in enumerate(score.prompts):
         columns = np.flatnonzero(score.measured[index])
         if not columns.size:

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.image_metrics import ImageMetrics
-from evaluation.image_source import Problems
-from evaluation.metric_names import METRICS
-from evaluation.scoring import SetScore
-from evaluation.statistics import Estimate, interval
-from evaluation.tiam import TiamSettings
+from keystep.evaluation.image_metrics import ImageMetrics
+from keystep.evaluation.image_source import Problems
+from keystep.evaluation.metric_names import METRICS
+from keystep.evaluation.scoring import SetScore
+from keystep.evaluation.statistics import Estimate, interval
+from keystep.evaluation.tiam import TiamSettings
 
 SCHEMA_VERSION = 1
 

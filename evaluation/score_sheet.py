@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from PIL import Image
 
-from evaluation.contact_sheet import Cell, SheetRow, contact_sheet
-from evaluation.detector import Detector
-from evaluation.image_source import ImageSource
-from evaluation.scoring import SetScore
-from evaluation.tiam import ImageScore
+from keystep.evaluation.contact_sheet import Cell, SheetRow, contact_sheet
+from keystep.evaluation.detector import Detector
+from keystep.evaluation.image_source import ImageSource
+from keystep.evaluation.scoring import SetScore
+from keystep.evaluation.tiam import ImageScore
 
 MAX_PROMPTS, MAX_IMAGES = 24, 4
 

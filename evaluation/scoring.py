@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from evaluation.detector import Detector
-from evaluation.image_metrics import ImageMetrics
-from evaluation.image_source import ImageFile, ImageSource
-from evaluation.prompt_sets import PromptSet
-from evaluation.tiam import TiamSettings, check_colors, score_detections
+from keystep.evaluation.detector import Detector
+from keystep.evaluation.image_metrics import ImageMetrics
+from keystep.evaluation.image_source import ImageFile, ImageSource
+from keystep.evaluation.prompt_sets import PromptSet
+from keystep.evaluation.tiam import TiamSettings, check_colors, score_detections
 
 DEFAULT_SETTINGS = TiamSettings()
 
@@ -28,7 +28,7 @@ class SetScore:
         measured: (P, S) bool, the image was there and readable.
         found: (P, S, C, E) bool, the entity is in the picture; True beyond a prompt's own entities.
         bound: (P, S, C, E) bool, with its colour, where it has one.
-        metrics: (P, S) of each metric that was measured beside (`evaluation.metric_names.METRICS`), NaN where
+        metrics: (P, S) of each metric that was measured beside (`keystep.evaluation.metric_names.METRICS`), NaN where
             nothing was.
     """
 
@@ -67,7 +67,7 @@ def score_source(
 
     Images that turn out unreadable are noted in `source.problems` and not measured. `on_image` is told of
     every image when it is done. Start again after an interruption with the same cached detector, and what was
-    detected before is read, not detected (`evaluation.detection_cache`). ValueError, before the first image,
+    detected before is read, not detected (`keystep.evaluation.detection_cache`). ValueError, before the first image,
     if the detector has no class for a noun or the palette no such colour, and for settings that
     score_detections refuses.
     """

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
-from core.devices import usable_device
-from core.shapes.models import resolve_model
-from evaluation.detections import Instance
-from evaluation.detector import DEFAULT_MIN_SCORE, Detector, check_min_score
-from evaluation.masks import mask_box
-from evaluation.pretrained import (
+from keystep.core.devices import usable_device
+from keystep.core.shapes.models import resolve_model
+from keystep.evaluation.detections import Instance
+from keystep.evaluation.detector import DEFAULT_MIN_SCORE, Detector, check_min_score
+from keystep.evaluation.masks import mask_box
+from keystep.evaluation.pretrained import (
     batches_of_one_size,
     class_names,
     fingerprint_of,
@@ -24,7 +24,7 @@ from evaluation.pretrained import (
     load_config,
     load_network,
 )
-from evaluation.rgb import as_rgb
+from keystep.evaluation.rgb import as_rgb
 
 BACKGROUND = "background"
 MIN_AREA = 12  # px; the smallest shape of the shapes world covers about 100

@@ -2,7 +2,7 @@
 
 Outcomes are (P, S) arrays, row p = prompt, column s = seed, NaN = not measured; scores in `bounds`, [0, 1]
 for TIAM. A score is the mean over prompts of each prompt's mean over its seeds. Everything is deterministic
-by `seed`. Tests that may be looked at again and again while outcomes arrive are in `evaluation.betting`.
+by `seed`. Tests that may be looked at again and again while outcomes arrive are in `keystep.evaluation.betting`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -5,10 +5,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.plain_text import read_text
-from core.prompts import Entity, Prompt
-from evaluation.assignments import Assignments
-from evaluation.bounded_yaml import load_yaml
+from keystep.core.plain_text import read_text
+from keystep.core.prompts import Entity, Prompt
+from keystep.evaluation.assignments import Assignments
+from keystep.evaluation.bounded_yaml import load_yaml
 
 PLACEHOLDER = re.compile(r"\$(entity|object|adj|ind_ar)(\d*)(?![A-Za-z0-9_])")
 GENERATE = ("permutation", "combination", "ordered_combination")

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from core.prompts import Prompt
-from evaluation.colors import PALETTES, palette_named
-from evaluation.detections import LEAST_OVERLAP, Detections
-from evaluation.detector import Detector
-from evaluation.labels import canonical_label
-from evaluation.matching import match_entities
+from keystep.core.prompts import Prompt
+from keystep.evaluation.colors import PALETTES, palette_named
+from keystep.evaluation.detections import LEAST_OVERLAP, Detections
+from keystep.evaluation.detector import Detector
+from keystep.evaluation.labels import canonical_label
+from keystep.evaluation.matching import match_entities
 
 CONFIDENCES = (0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 Superposed = Literal["none", "drop_both", "keep_best"]
@@ -33,7 +33,7 @@ class TiamSettings:
             over union of at least `superposed_iou`), among those that reach the confidence: nothing, drop
             both, or keep the one with the higher score (both, if equal).
         superposed_iou: in [0.5, 1].
-        palette: name in `evaluation.colors.PALETTES`.
+        palette: name in `keystep.evaluation.colors.PALETTES`.
         color_share: an instance has a colour if at least this share of its mask's pixels has, in (0, 1].
 
     Raises:
@@ -85,7 +85,7 @@ class ImageScore:
 def score_detections(detections: Detections, prompt: Prompt, settings: TiamSettings = TiamSettings()) -> ImageScore:
     """Score one image from what was detected in it.
 
-    Entities with the same noun share that noun's instances, one each: see `evaluation.matching`.
+    Entities with the same noun share that noun's instances, one each: see `keystep.evaluation.matching`.
 
     Raises:
         ValueError: if `settings` asks for instances of a lower score than the detector reported, or if the
@@ -149,7 +149,7 @@ def score_images(
     Args:
         images: may be any sequence that opens its pictures when asked for them.
         prompts: one an image.
-        detector: a cached one detects nothing twice (`evaluation.detection_cache.CachedDetector`).
+        detector: a cached one detects nothing twice (`keystep.evaluation.detection_cache.CachedDetector`).
 
     Raises:
         ValueError: at once, if the numbers differ, the detector has no class for a noun, or the palette no such colour.

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from core.prompts import Entity, Prompt
+from keystep.core.prompts import Entity, Prompt
 
 
 def read_dataset(folder: str | Path) -> list[Prompt]:

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.bounded_json import read_json
-from core.prompts import Prompt
-from evaluation.file_names import file_stem, within_bytes
-from evaluation.tiam import CONFIDENCES, ImageScore
-from evaluation.tiam_checks import check_sums, impossible_value, write_sums
+from keystep.core.bounded_json import read_json
+from keystep.core.prompts import Prompt
+from keystep.evaluation.file_names import file_stem, within_bytes
+from keystep.evaluation.tiam import CONFIDENCES, ImageScore
+from keystep.evaluation.tiam_checks import check_sums, impossible_value, write_sums
 
 Table = dict[str, dict[str, Any]]
 

@@ -6,13 +6,13 @@ from importlib.metadata import version
 import numpy as np
 from PIL import Image
 
-from core.devices import usable_device
-from evaluation.detections import Instance
-from evaluation.detector import DEFAULT_MIN_SCORE, Detector, check_min_score
-from evaluation.labels import canonical_label
-from evaluation.masks import mask_box
-from evaluation.pretrained import fingerprint_of
-from evaluation.rgb import as_rgb
+from keystep.core.devices import usable_device
+from keystep.evaluation.detections import Instance
+from keystep.evaluation.detector import DEFAULT_MIN_SCORE, Detector, check_min_score
+from keystep.evaluation.labels import canonical_label
+from keystep.evaluation.masks import mask_box
+from keystep.evaluation.pretrained import fingerprint_of
+from keystep.evaluation.rgb import as_rgb
 
 
 class YoloSegmenter(Detector):

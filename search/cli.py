@@ -1,8 +1,8 @@
-"""The `keystep` command: one module a command in `search.commands`, imported when the command line starts.
+"""The `keystep` command: one module a command in `keystep.search.commands`, imported when the command line starts.
 
 A command's module holds a function with typer's annotations and imports what is heavy (torch, ray, a
 detector) inside it, so that `keystep --help` answers at once. To add a command, write its module and name the
-function in `commands`. `cluster.cli` adds the commands of the room above and is what is installed as `keystep`.
+function in `commands`. `keystep.cluster.cli` adds the commands of the room above and is what is installed as `keystep`.
 """
 
 import importlib.util
@@ -64,13 +64,13 @@ def heed_interrupts() -> None:
 
 def commands() -> Commands:
     """The commands of this room."""
-    from search.commands.export import export
-    from search.commands.generate import generate
-    from search.commands.prompts import prompts
-    from search.commands.report import report
-    from search.commands.score import score
-    from search.commands.search import search
-    from search.commands.ui import ui
+    from keystep.search.commands.export import export
+    from keystep.search.commands.generate import generate
+    from keystep.search.commands.prompts import prompts
+    from keystep.search.commands.report import report
+    from keystep.search.commands.score import score
+    from keystep.search.commands.search import search
+    from keystep.search.commands.ui import ui
 
     return {
         "search": search,
@@ -91,7 +91,7 @@ def build_app(shown: Commands | None = None) -> "typer.Typer":
     """
     import typer
 
-    from search.commands.errors import PlainErrors
+    from keystep.search.commands.errors import PlainErrors
 
     app = typer.Typer(
         cls=PlainErrors,

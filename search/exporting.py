@@ -1,13 +1,13 @@
 """From a search's result to the step config that production loads, with the evidence for it."""
 
-from core import evidence
-from core.backbones.families import known_family
-from core.config import StepConfig
-from core.evidence import Evidence
-from evaluation.statistics import Estimate
-from search.metric_estimates import UNREFINED, MetricsFound
-from search.result import SearchResult
-from search.selection import Confirmed
+from keystep.core import evidence
+from keystep.core.backbones.families import known_family
+from keystep.core.config import StepConfig
+from keystep.core.evidence import Evidence
+from keystep.evaluation.statistics import Estimate
+from keystep.search.metric_estimates import UNREFINED, MetricsFound
+from keystep.search.result import SearchResult
+from keystep.search.selection import Confirmed
 
 
 def step_config(result: SearchResult, *, runner_up: bool = False, force: bool = False) -> StepConfig:

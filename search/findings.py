@@ -8,19 +8,19 @@ from typing import Any, TypedDict
 
 from ray import tune
 
-from core.config import Refinement
-from search.forewarnings import forewarnings
-from search.images.outcomes import Outcome
-from search.instances import Part
-from search.metric_estimates import MetricsFound
-from search.preflight import Preflight
-from search.result import Chosen, PartRecord, SearchResult, SettingRow, Status, setting_row, trial_row
-from search.search_costs import SearchCosts, plain_evaluations
-from search.selection import Choice, HeldOut, Measured, select, verdict
-from search.settings.ledger import TrialRecord
-from search.spec import SearchSpec
-from search.stored_searches import search_folder
-from search.tracking.search_facts import git_commit, versions
+from keystep.core.config import Refinement
+from keystep.search.forewarnings import forewarnings
+from keystep.search.images.outcomes import Outcome
+from keystep.search.instances import Part
+from keystep.search.metric_estimates import MetricsFound
+from keystep.search.preflight import Preflight
+from keystep.search.result import Chosen, PartRecord, SearchResult, SettingRow, Status, setting_row, trial_row
+from keystep.search.search_costs import SearchCosts, plain_evaluations
+from keystep.search.selection import Choice, HeldOut, Measured, select, verdict
+from keystep.search.settings.ledger import TrialRecord
+from keystep.search.spec import SearchSpec
+from keystep.search.stored_searches import search_folder
+from keystep.search.tracking.search_facts import git_commit, versions
 
 LOG = logging.getLogger(__name__)
 LEAST_SECONDS = 3.0  # between two writings while trials run
@@ -139,7 +139,7 @@ class Findings:
             LOG.warning("result.json is not up to date: %s", problem)
 
     def save(self, status: Status) -> SearchResult:
-        """Write what is known as result.json. Errors as `search.storage.Storage`'s."""
+        """Write what is known as result.json. Errors as `keystep.search.storage.Storage`'s."""
         began = self._clock()
         result = self._result(status)
         result.save(search_folder(self.spec.storage.path, self.spec.search_id))

@@ -2,20 +2,20 @@
 
 from pathlib import Path
 
-from search.instances import Part, make_parts
-from search.metric_estimates import MetricsFound
-from search.metrics import measure_settings
-from search.ray_runtime import start_ray
-from search.reporting.before_after import copy_sheet, draw, pictures_of, tell
-from search.reporting.progress import SearchView
-from search.result import SearchResult
-from search.selection import HeldOut
-from search.settings.journal import sole_driver
-from search.settings.space import Space
-from search.spec import MetricsSpec, SearchSpec
-from search.stored_searches import local_search_folder, search_folder, stored_result
-from search.tracking.tracker import Tracker
-from search.work.pool import WorkerPool
+from keystep.search.instances import Part, make_parts
+from keystep.search.metric_estimates import MetricsFound
+from keystep.search.metrics import measure_settings
+from keystep.search.ray_runtime import start_ray
+from keystep.search.reporting.before_after import copy_sheet, draw, pictures_of, tell
+from keystep.search.reporting.progress import SearchView
+from keystep.search.result import SearchResult
+from keystep.search.selection import HeldOut
+from keystep.search.settings.journal import sole_driver
+from keystep.search.settings.space import Space
+from keystep.search.spec import MetricsSpec, SearchSpec
+from keystep.search.stored_searches import local_search_folder, search_folder, stored_result
+from keystep.search.tracking.tracker import Tracker
+from keystep.search.work.pool import WorkerPool
 
 
 def finished_result(spec: SearchSpec) -> SearchResult | None:
@@ -36,7 +36,7 @@ def call_again(spec: SearchSpec, result: SearchResult, view: SearchView, sheet: 
         spec: of this call, its paths absolute.
         result: as `finished_result` gave it; on disk it stays as it is, but for metrics that it lacked.
         view: told what there is.
-        sheet: as `search.runner.run_search` takes it.
+        sheet: as `keystep.search.runner.run_search` takes it.
 
     Raises:
         ValueError: another process drives the search.

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from evaluation.statistics import smallest_p
-from search.instances import Part
-from search.settings.space import Space
-from search.spec import SearchSpec
+from keystep.evaluation.statistics import smallest_p
+from keystep.search.instances import Part
+from keystep.search.settings.space import Space
+from keystep.search.spec import SearchSpec
 
 NAMED = 4  # groups of settings that are named
 MOST_PROMPTS = 64  # more do not make p smaller

@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from core.prompts import Prompt
-from evaluation.prompt_sets import PromptSet
-from evaluation.statistics import prompt_means
-from search.prompt_parts import split_sets
-from search.spec import SearchSpec
+from keystep.core.prompts import Prompt
+from keystep.evaluation.prompt_sets import PromptSet
+from keystep.evaluation.statistics import prompt_means
+from keystep.search.prompt_parts import split_sets
+from keystep.search.spec import SearchSpec
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class Part:
 def make_parts(spec: SearchSpec) -> tuple[Part, Part]:
     """The validation and the held-out part, the same wherever and whenever they are made.
 
-    They share no prompt, and no combination of nouns within a set: see `search.prompt_parts.split_sets`. The order of
-    the prompts within a set depends on `search.seed` and the prompts alone.
+    They share no prompt, and no combination of nouns within a set: see `keystep.search.prompt_parts.split_sets`. The
+    order of the prompts within a set depends on `search.seed` and the prompts alone.
 
     Raises:
         ValueError: sets that cannot be read or split into parts of these sizes.

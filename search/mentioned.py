@@ -2,11 +2,11 @@
 
 import re
 
-from core.entity_list import COLORS, parse_entities
-from core.prompts import Entity, Prompt, located_mentions
-from core.shapes.scenes import NOUNS
-from evaluation.coco import COCO_CATEGORY_IDS
-from evaluation.labels import canonical_label
+from keystep.core.entity_list import COLORS, parse_entities
+from keystep.core.prompts import Entity, Prompt, located_mentions
+from keystep.core.shapes.scenes import NOUNS
+from keystep.evaluation.coco import COCO_CATEGORY_IDS
+from keystep.evaluation.labels import canonical_label
 
 _BEFORE = re.compile(
     r"^.*?\b(?:photo|photograph|picture|image|painting|drawing|sketch|render|illustration) of\s+", re.I

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.metric_names import METRICS
-from evaluation.statistics import Estimate, compare, interval
-from search.instances import Part
+from keystep.evaluation.metric_names import METRICS
+from keystep.evaluation.statistics import Estimate, compare, interval
+from keystep.search.instances import Part
 
 UNREFINED = "unrefined"
 
@@ -27,7 +27,7 @@ class MetricFound:
 
 @dataclass(frozen=True)
 class MetricsFound:
-    """Every metric that was asked for, by its name in `evaluation.image_metrics.METRICS`.
+    """Every metric that was asked for, by its name in `keystep.evaluation.image_metrics.METRICS`.
 
     Attributes:
         models: `clip` and `aesthetics` to the name and fingerprint of the model.

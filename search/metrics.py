@@ -4,18 +4,18 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from core.config import Refinement
-from evaluation.aesthetics import AestheticHead
-from evaluation.clip import load_clip
-from evaluation.image_metrics import ImageMetrics
-from search.images.models import kept_folder
-from search.instances import Instance, Part
-from search.metric_estimates import MetricsFound, metric_found
-from search.spec import SearchSpec
-from search.work.pool import WorkerPool
+from keystep.core.config import Refinement
+from keystep.evaluation.aesthetics import AestheticHead
+from keystep.evaluation.clip import load_clip
+from keystep.evaluation.image_metrics import ImageMetrics
+from keystep.search.images.models import kept_folder
+from keystep.search.instances import Instance, Part
+from keystep.search.metric_estimates import MetricsFound, metric_found
+from keystep.search.spec import SearchSpec
+from keystep.search.work.pool import WorkerPool
 
 if TYPE_CHECKING:
-    from search.images.evaluator import Evaluator
+    from keystep.search.images.evaluator import Evaluator
 
 
 def measure_settings(

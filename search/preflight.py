@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.config import Refinement
-from evaluation.tiam import check_colors
+from keystep.core.config import Refinement
+from keystep.evaluation.tiam import check_colors
 
 if TYPE_CHECKING:
-    from search.images.evaluator import Evaluator
-    from search.instances import Instance, Part
+    from keystep.search.images.evaluator import Evaluator
+    from keystep.search.instances import Instance, Part
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from core.prompts import Prompt
-from evaluation.assignments import sample_indices
-from evaluation.prompt_io import load_prompt_set
-from evaluation.prompt_sets import STANDARD_SETS, PromptSet, noun_set, standard_template
-from evaluation.template import Template, read_template
-from search.spec_sections import PromptsSpec
+from keystep.core.prompts import Prompt
+from keystep.evaluation.assignments import sample_indices
+from keystep.evaluation.prompt_io import load_prompt_set
+from keystep.evaluation.prompt_sets import STANDARD_SETS, PromptSet, noun_set, standard_template
+from keystep.evaluation.template import Template, read_template
+from keystep.search.spec_sections import PromptsSpec
 
 logger = logging.getLogger(__name__)
 

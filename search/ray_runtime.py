@@ -13,12 +13,12 @@ import ray
 from ray._private import ray_constants
 from ray._private import worker as ray_worker
 
-from search.alarm import Alarm
-from search.failures import in_a_line
-from search.ray_privacy import keep_session_private, keep_token_private
-from search.ray_processes import RayProcesses, children
-from search.ray_sessions import own_session
-from search.ray_trouble import what_is_wrong, what_stops_it
+from keystep.search.alarm import Alarm
+from keystep.search.failures import in_a_line
+from keystep.search.ray_privacy import keep_session_private, keep_token_private
+from keystep.search.ray_processes import RayProcesses, children
+from keystep.search.ray_sessions import own_session
+from keystep.search.ray_trouble import what_is_wrong, what_stops_it
 
 KNOCK_SECONDS = 10.0
 JOIN_SECONDS = 60.0

@@ -9,11 +9,11 @@ import ray
 import ray.util.client
 from ray.exceptions import RayError
 
-from search.alarm import Alarm
-from search.failures import RayDied
-from search.ray_processes import RayProcesses
-from search.ray_runtime import started_here
-from search.storage_watch import StorageWatch
+from keystep.search.alarm import Alarm
+from keystep.search.failures import RayDied
+from keystep.search.ray_processes import RayProcesses
+from keystep.search.ray_runtime import started_here
+from keystep.search.storage_watch import StorageWatch
 
 LOOK_SECONDS = 1.0
 ASK_SECONDS = 3.0

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from core.config import Refinement
-from core.frozen import mistakes
-from core.seals import open_seal, seal
-from evaluation.statistics import Estimate, prompt_means
-from search.instances import Part
-from search.metric_estimates import MetricsFound
-from search.search_costs import SearchCosts
-from search.secrets import masked
-from search.selection import Candidate, Choice, HeldOut, covers, estimate
-from search.spec import SearchSpec
-from search.storage import Storage
+from keystep.core.config import Refinement
+from keystep.core.frozen import mistakes
+from keystep.core.seals import open_seal, seal
+from keystep.evaluation.statistics import Estimate, prompt_means
+from keystep.search.instances import Part
+from keystep.search.metric_estimates import MetricsFound
+from keystep.search.search_costs import SearchCosts
+from keystep.search.secrets import masked
+from keystep.search.selection import Candidate, Choice, HeldOut, covers, estimate
+from keystep.search.spec import SearchSpec
+from keystep.search.storage import Storage
 
 if TYPE_CHECKING:
-    from search.settings.ledger import TrialRecord
+    from keystep.search.settings.ledger import TrialRecord
 
 SCHEMA_VERSION = 1
 FILE_NAME = "result.json"
@@ -67,7 +67,7 @@ class SettingRow:
 
     @property
     def candidate(self) -> Candidate:
-        """As `search.selection.select` takes it. Not for the unrefined model."""
+        """As `keystep.search.selection.select` takes it. Not for the unrefined model."""
         assert self.refinement is not None
         return Candidate(self.refinement, self.values, self.evaluations_per_image)
 
@@ -109,7 +109,7 @@ def setting_row(
 
 
 def trial_row(part: Part, record: "TrialRecord") -> SettingRow:
-    """The row of a trial that ended, as `search.tuning.run_trials` gives it."""
+    """The row of a trial that ended, as `keystep.search.tuning.run_trials` gives it."""
     return setting_row(
         part,
         record.refinement,
@@ -181,7 +181,7 @@ class SearchResult(BaseModel):
         metrics: what `spec.metrics` asks for, on held-out images; None if it asks for nothing, or is not measured yet.
         notes: what a reader of the result has to mind, a sentence each.
         evaluations_spent, evaluations_plain, wall_seconds, worker_seconds, gpu_seconds: as in
-            `search.search_costs.SearchCosts`; `seconds` in a row is its workers' time.
+            `keystep.search.search_costs.SearchCosts`; `seconds` in a row is its workers' time.
         evaluations_ahead, worker_seconds_ahead: of those spent, what was computed before a decision that made it
             needless.
         versions: package name to version.
@@ -258,7 +258,7 @@ class SearchResult(BaseModel):
     def save(self, folder: Storage) -> None:
         """Write result.json in the search's folder; a reader sees the whole file or the one before.
 
-        Passwords in addresses are left out. Errors as `search.storage.Storage`'s.
+        Passwords in addresses are left out. Errors as `keystep.search.storage.Storage`'s.
         """
         trials = tuple(replace(trial, reason=masked(trial.reason)) for trial in self.trials)
         shown = self.model_copy(update={"spec": self.spec.without_secrets(), "trials": trials})

@@ -3,34 +3,34 @@
 from pathlib import Path
 from typing import TextIO
 
-from core.config import Refinement
-from search.findings import Findings, KeepUp, costs
-from search.finished import call_again, finished_result, measured
-from search.images.notices import Teller
-from search.images.outcomes import setting_id
-from search.instances import make_parts
-from search.metrics import metric_models
-from search.preflight import inspect, seconds_per_image
-from search.ray_runtime import start_ray
-from search.ray_watch import watched
-from search.reporting.before_after import copy_sheet, draw, pictures_of, tell
-from search.reporting.how_far import how_far
-from search.reporting.progress import Images, SearchView, TellNotices, ViewCallback, Watched
-from search.reporting.settings_text import setting_text
-from search.result import FILE_NAME, Chosen, SearchResult, SettingRow
-from search.selection import Choice
-from search.settings.journal import forget, sole_driver
-from search.settings.ledger import TrialRecord
-from search.settings.space import Space
-from search.spec import SearchSpec
-from search.spec_checks import check_spec
-from search.stored_searches import SEARCHES, local_search_folder, search_folder, stored_result
-from search.tracking.tracker import Tracker
-from search.tracking.tune_tracking import TuneTracking
-from search.tuning import run_trials
-from search.work.ahead import HeldOutAhead
-from search.work.batches import BlockDone
-from search.work.pool import WorkerPool
+from keystep.core.config import Refinement
+from keystep.search.findings import Findings, KeepUp, costs
+from keystep.search.finished import call_again, finished_result, measured
+from keystep.search.images.notices import Teller
+from keystep.search.images.outcomes import setting_id
+from keystep.search.instances import make_parts
+from keystep.search.metrics import metric_models
+from keystep.search.preflight import inspect, seconds_per_image
+from keystep.search.ray_runtime import start_ray
+from keystep.search.ray_watch import watched
+from keystep.search.reporting.before_after import copy_sheet, draw, pictures_of, tell
+from keystep.search.reporting.how_far import how_far
+from keystep.search.reporting.progress import Images, SearchView, TellNotices, ViewCallback, Watched
+from keystep.search.reporting.settings_text import setting_text
+from keystep.search.result import FILE_NAME, Chosen, SearchResult, SettingRow
+from keystep.search.selection import Choice
+from keystep.search.settings.journal import forget, sole_driver
+from keystep.search.settings.ledger import TrialRecord
+from keystep.search.settings.space import Space
+from keystep.search.spec import SearchSpec
+from keystep.search.spec_checks import check_spec
+from keystep.search.stored_searches import SEARCHES, local_search_folder, search_folder, stored_result
+from keystep.search.tracking.tracker import Tracker
+from keystep.search.tracking.tune_tracking import TuneTracking
+from keystep.search.tuning import run_trials
+from keystep.search.work.ahead import HeldOutAhead
+from keystep.search.work.batches import BlockDone
+from keystep.search.work.pool import WorkerPool
 
 CONFIRMED = 3  # settings at most on held-out prompts: unrefined, winner, runner-up
 

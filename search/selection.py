@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.config import Refinement
-from evaluation.statistics import Comparison, Estimate, compare_all, interval, prompt_means
-from search.instances import Part
-from search.reporting.settings_text import setting_text
+from keystep.core.config import Refinement
+from keystep.evaluation.statistics import Comparison, Estimate, compare_all, interval, prompt_means
+from keystep.search.instances import Part
+from keystep.search.reporting.settings_text import setting_text
 
 Values = Mapping[int, float]
 """Instance number -> TIAM of its image, 0 or 1."""
@@ -231,7 +231,7 @@ def estimate(part: Part, values: Values, **options: Any) -> Estimate:
     """TIAM accumulated over the sets with its interval; prompts without any outcome are left out.
 
     Args:
-        options: as `evaluation.statistics.interval` takes them.
+        options: as `keystep.evaluation.statistics.interval` takes them.
 
     Raises:
         ValueError: no outcome, or sets of different sizes: their plain mean would not be the mean over sets.

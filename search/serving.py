@@ -14,15 +14,15 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-import core
 import keystep
-from core.config import StepConfig
-from core.shapes.models import EMBEDDED
-from search.secrets import MASK, masked
-from search.spec import SearchSpec
-from search.tracking.mlflow_store import ATTEMPT_TAG, SEARCH_TAG, MlflowStore
-from search.tracking.run_fields import experiment_name
-from search.tracking.tracking_uri import VARIABLE, named_uri
+import keystep.core
+from keystep.core.config import StepConfig
+from keystep.core.shapes.models import EMBEDDED
+from keystep.search.secrets import MASK, masked
+from keystep.search.spec import SearchSpec
+from keystep.search.tracking.mlflow_store import ATTEMPT_TAG, SEARCH_TAG, MlflowStore
+from keystep.search.tracking.run_fields import experiment_name
+from keystep.search.tracking.tracking_uri import VARIABLE, named_uri
 
 # What keystep.py and core/ import, and MLflow itself; pinned to the versions at hand.
 PACKAGES = (
@@ -135,7 +135,7 @@ def _files(config: StepConfig) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="keystep-model-") as place:
         folder = Path(place)
         config.save(folder / "step_config.json")
-        shutil.copytree(Path(str(core.__file__)).parent, folder / "core", ignore=unwanted)
+        shutil.copytree(Path(str(keystep.core.__file__)).parent, folder / "core", ignore=unwanted)
         shutil.copy(str(keystep.__file__), folder / "keystep.py")
         yield folder
 

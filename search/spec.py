@@ -8,13 +8,13 @@ from typing import Any, Self
 
 from pydantic import field_validator, model_validator
 
-from core.config import SamplerConfig
-from core.frozen import FrozenModel
-from core.known_schedulers import MEMORY, MORE_STEPS
-from evaluation.prompt_sets import STANDARD_SETS
-from search.prompt_parts import split_sets
-from search.secrets import masked
-from search.spec_sections import (
+from keystep.core.config import SamplerConfig
+from keystep.core.frozen import FrozenModel
+from keystep.core.known_schedulers import MEMORY, MORE_STEPS
+from keystep.evaluation.prompt_sets import STANDARD_SETS
+from keystep.search.prompt_parts import split_sets
+from keystep.search.secrets import masked
+from keystep.search.spec_sections import (
     DetectorSpec,
     MetricsSpec,
     ModelSpec,
@@ -25,7 +25,7 @@ from search.spec_sections import (
     Text,
     TrackingSpec,
 )
-from search.spec_space import Range, SpaceSpec
+from keystep.search.spec_space import Range, SpaceSpec
 
 __all__ = [
     "DetectorSpec",
@@ -94,7 +94,7 @@ class SearchSpec(FrozenModel):
 
     @model_validator(mode="after")
     def _can_be_sampled(self) -> Self:
-        """What is known of a schedule without the model: `search.spec_checks` knows more."""
+        """What is known of a schedule without the model: `keystep.search.spec_checks` knows more."""
         scheduler, last = self.sampler.scheduler, self.sampler.num_inference_steps - 1
         if scheduler not in MEMORY:
             raise ValueError(

@@ -4,18 +4,18 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from core.bounded_json import read_json
-from core.prompts import Prompt
-from core.shapes.models import resolve_model
-from evaluation.detector_names import KINDS
-from evaluation.labels import canonical_label, check_nouns
-from evaluation.tiam import check_colors
-from search.images.schedule import is_known_here, latent_shape_of, timesteps_of
-from search.prompt_parts import split_sets
-from search.settings.space import Space
-from search.spec import SearchSpec
-from search.spec_sections import OWN_PRUNERS
-from search.storage import Storage
+from keystep.core.bounded_json import read_json
+from keystep.core.prompts import Prompt
+from keystep.core.shapes.models import resolve_model
+from keystep.evaluation.detector_names import KINDS
+from keystep.evaluation.labels import canonical_label, check_nouns
+from keystep.evaluation.tiam import check_colors
+from keystep.search.images.schedule import is_known_here, latent_shape_of, timesteps_of
+from keystep.search.prompt_parts import split_sets
+from keystep.search.settings.space import Space
+from keystep.search.spec import SearchSpec
+from keystep.search.spec_sections import OWN_PRUNERS
+from keystep.search.storage import Storage
 
 
 def check_spec(spec: SearchSpec, *, writes: bool = True) -> None:
@@ -87,7 +87,7 @@ def _check_pruner(spec: SearchSpec) -> None:
     """Options that the pruner does not take, tried on a search of one prompt."""
     if spec.search.pruner in OWN_PRUNERS:
         return
-    from search.settings.pruning import PRUNERS, PruningTask
+    from keystep.search.settings.pruning import PRUNERS, PruningTask
 
     settings = spec.search
     task = PruningTask(

@@ -7,11 +7,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from core.frozen import SHOWN, did_you_mean
-from evaluation.bounded_yaml import MAX_CHARACTERS, load_yaml
-from search.secrets import masked
-from search.spec import SearchSpec
-from search.spec_text import SpecLoader, spec_yaml
+from keystep.core.frozen import SHOWN, did_you_mean
+from keystep.evaluation.bounded_yaml import MAX_CHARACTERS, load_yaml
+from keystep.search.secrets import masked
+from keystep.search.spec import SearchSpec
+from keystep.search.spec_text import SpecLoader, spec_yaml
 
 __all__ = ["BUILT_IN", "DEFAULT_SPEC", "built_in_text", "load_spec", "parse_spec", "spec_yaml"]
 
@@ -50,7 +50,7 @@ def load_spec(name_or_path: str | Path = DEFAULT_SPEC, overrides: Sequence[str] 
 
 def built_in_text(name: str) -> str:
     """The YAML of a built-in spec."""
-    return (resources.files("search") / "specs" / f"{name}.yaml").read_text(encoding="utf-8")
+    return (resources.files("keystep.search") / "specs" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def parse_spec(text: str, source: str, *, overrides: Sequence[str] = (), name: str | None = None) -> SearchSpec:

@@ -5,10 +5,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_validator
 
-from core.frozen import FromList, FrozenModel, did_you_mean
-from evaluation.colors import palette_named
-from evaluation.detector_names import DEFAULT_DETECTOR
-from evaluation.tiam import Superposed, TiamSettings
+from keystep.core.frozen import FromList, FrozenModel, did_you_mean
+from keystep.evaluation.colors import palette_named
+from keystep.evaluation.detector_names import DEFAULT_DETECTOR
+from keystep.evaluation.tiam import Superposed, TiamSettings
 
 MAX_IMAGES = 1_000_000
 """Of one part of a search: one object each is held in memory."""
@@ -116,7 +116,7 @@ class DetectorSpec(FrozenModel):
 
     @property
     def settings(self) -> TiamSettings:
-        """How `evaluation.tiam` scores: at the one confidence."""
+        """How `keystep.evaluation.tiam` scores: at the one confidence."""
         return TiamSettings(
             confidences=(self.confidence,),
             superposed=self.superposed,

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, field_validator, model_validator
 
-from core.config import MAX_ITERATIONS, MAX_NUMBER, AttentionChoice, GSNg
-from core.frozen import FloatPair, FromList, FrozenModel
+from keystep.core.config import MAX_ITERATIONS, MAX_NUMBER, AttentionChoice, GSNg
+from keystep.core.frozen import FloatPair, FromList, FrozenModel
 
 Optimizer = Literal["gd", "momentum", "adam"]
 MAX_CHOICES = 1000  # of one dimension

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from core.config import GSNg
-from evaluation.yaml_text import UniqueKeyLoader
-from search.spec import SearchSpec, SpaceSpec
+from keystep.core.config import GSNg
+from keystep.evaluation.yaml_text import UniqueKeyLoader
+from keystep.search.spec import SearchSpec, SpaceSpec
 
 WIDTH = 110
 _FLOAT = re.compile(r"[-+]?\d+[eE][-+]?\d{1,3}$")
@@ -34,7 +34,7 @@ SpecDumper.add_representer(Switch, lambda dumper, value: dumper.represent_scalar
 
 
 def spec_yaml(spec: SearchSpec) -> str:
-    """The spec as YAML with a comment for every key; `search.spec_io.parse_spec` reads an equal one back.
+    """The spec as YAML with a comment for every key; `keystep.search.spec_io.parse_spec` reads an equal one back.
 
     A password in a URI is written too: that is what the search needs. See `SearchSpec.without_secrets`.
     """

@@ -1,6 +1,6 @@
 """The model that `mlflow models serve` runs: MLflow executes this file (models from code), nothing is unpickled.
 
-`search.serving` logs it with a step config as its artifact. Requests are checked against `PictureRequest`;
+`keystep.search.serving` logs it with a step config as its artifact. Requests are checked against `PictureRequest`;
 what a user got wrong comes back as status 400 with a sentence, and more requests than may wait as status 503.
 """
 
@@ -18,10 +18,10 @@ from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from mlflow.pyfunc.model import PythonModel
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.bounded_json import parse_json, within_limits
-from core.entity_list import parse_entities
-from core.turns import Busy, Queue
 from keystep import Prompt, StepConfig, generate, load_pipeline
+from keystep.core.bounded_json import parse_json, within_limits
+from keystep.core.entity_list import parse_entities
+from keystep.core.turns import Busy, Queue
 
 WAITING = 3  # requests beside the one that is drawn; MLflow has at least five threads, so that one is left to say busy
 MAX_PICTURES = 64  # of one request, so that a single one cannot keep a server busy for hours

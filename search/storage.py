@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from pyarrow import ArrowException
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
-from search.secrets import masked
+from keystep.search.secrets import masked
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 OBJECT_STORES = frozenset({"s3", "gcs", "abfs"})

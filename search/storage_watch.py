@@ -3,8 +3,8 @@
 import errno
 import threading
 
-from search.alarm import Alarm
-from search.storage import Storage, local_folder
+from keystep.search.alarm import Alarm
+from keystep.search.storage import Storage, local_folder
 
 LOOK_SECONDS = 5.0
 ENOUGH = 2  # refusals in a row

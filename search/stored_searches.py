@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from search.result import FILE_NAME, SearchResult
-from search.secrets import masked
-from search.spec import SearchSpec, StorageSpec
-from search.storage import Storage, cache_folder, local_folder
+from keystep.search.result import FILE_NAME, SearchResult
+from keystep.search.secrets import masked
+from keystep.search.spec import SearchSpec, StorageSpec
+from keystep.search.storage import Storage, cache_folder, local_folder
 
 SEARCHES = "searches"
 LEAST_PREFIX = 4  # characters of an id
 
 
 def search_folder(storage: str, search_id: str, *, read_only: bool = False) -> Storage:
-    """The folder of a search in the storage at a path or address. Errors as `search.storage.Storage`'s."""
+    """The folder of a search in the storage at a path or address. Errors as `keystep.search.storage.Storage`'s."""
     address, mark, options = storage.partition("?") if "://" in storage else (storage, "", "")
     return Storage(f"{address.rstrip('/')}/{SEARCHES}/{search_id}{mark}{options}", read_only=read_only)
 

@@ -13,19 +13,19 @@ from typing import Any
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 from ray import tune
 
-from search.instances import Part
-from search.ray_runtime import start_ray
-from search.settings.ask_pruner import AskPruner
-from search.settings.journal import open_journal
-from search.settings.ledger import TrialRecord
-from search.settings.rounds import first_decision
-from search.settings.space import Space
-from search.settings.suggest import KeystepSearch
-from search.spec import SearchSpec
-from search.spec_sections import TrackingSpec
-from search.storage import local_folder
-from search.work.pool import WorkerPool
-from search.work.trial import StepTrial
+from keystep.search.instances import Part
+from keystep.search.ray_runtime import start_ray
+from keystep.search.settings.ask_pruner import AskPruner
+from keystep.search.settings.journal import open_journal
+from keystep.search.settings.ledger import TrialRecord
+from keystep.search.settings.rounds import first_decision
+from keystep.search.settings.space import Space
+from keystep.search.settings.suggest import KeystepSearch
+from keystep.search.spec import SearchSpec
+from keystep.search.spec_sections import TrackingSpec
+from keystep.search.storage import local_folder
+from keystep.search.work.pool import WorkerPool
+from keystep.search.work.trial import StepTrial
 
 WAITING = {"memory": 1.0}  # bytes that a trial asks for, which holds nothing: Ray Tune wants it to ask for something
 TRIALS = "trials-"  # how the folders begin in which Ray Tune keeps its state
@@ -52,8 +52,8 @@ def run_trials(
     """Run the trials of a search, or what is left of them, and return the records of all, by slot.
 
     The same call again goes on where the last one ended, however that ended, and finds the same: see
-    `search.settings.suggest.KeystepSearch`. A budget (`resources.max_hours` of this call, `resources.max_gpu_hours`
-    of the search) ends the asking; what runs is finished.
+    `keystep.search.settings.suggest.KeystepSearch`. A budget (`resources.max_hours` of this call,
+    `resources.max_gpu_hours` of the search) ends the asking; what runs is finished.
 
     Args:
         part: the instances that trials are judged on.

@@ -6,6 +6,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports the hub'
 
 from jaxtyping import install_import_hook
 
-TYPE_CHECKED = ["core.losses", "core.prompts", "core.mentions", "core.schedule"]
+TYPE_CHECKED = ["keystep.core.losses", "keystep.core.prompts", "keystep.core.mentions", "keystep.core.schedule"]
 
 install_import_hook(TYPE_CHECKED, "beartype.beartype")

@@ -15,25 +15,25 @@ from optuna.trial import TrialState, create_trial
 from PIL import Image
 from pyarrow.fs import LocalFileSystem
 
-from cluster.launches import Launch, find_launch, launch_file
-from core.config import IterRef, Refinement, SamplerConfig, StepConfig
-from core.latents import LatentStore
-from core.points import Point
-from core.prompts import Entity, Prompt
-from evaluation.detection_cache import DetectionCache, image_key
-from evaluation.detections import Instance, measure
-from evaluation.image_metrics import check_measurement
-from evaluation.line_cache import LineCache
-from evaluation.tiam import ImageScore
-from evaluation.tiam_report import collect, read_tables, write_tables
-from search.images.outcomes import Outcome, OutcomeStore
-from search.instances import make_parts
-from search.replaying.recorded_grid import load_grid, save_grid
-from search.settings.journal import LOG, ObjectJournal, forget, open_journal
-from search.settings.space import Space
-from search.storage import Storage
-from search.stored_searches import load_result
-from search.tracking.spool import Spool, event
+from keystep.cluster.launches import Launch, find_launch, launch_file
+from keystep.core.config import IterRef, Refinement, SamplerConfig, StepConfig
+from keystep.core.latents import LatentStore
+from keystep.core.points import Point
+from keystep.core.prompts import Entity, Prompt
+from keystep.evaluation.detection_cache import DetectionCache, image_key
+from keystep.evaluation.detections import Instance, measure
+from keystep.evaluation.image_metrics import check_measurement
+from keystep.evaluation.line_cache import LineCache
+from keystep.evaluation.tiam import ImageScore
+from keystep.evaluation.tiam_report import collect, read_tables, write_tables
+from keystep.search.images.outcomes import Outcome, OutcomeStore
+from keystep.search.instances import make_parts
+from keystep.search.replaying.recorded_grid import load_grid, save_grid
+from keystep.search.settings.journal import LOG, ObjectJournal, forget, open_journal
+from keystep.search.settings.space import Space
+from keystep.search.storage import Storage
+from keystep.search.stored_searches import load_result
+from keystep.search.tracking.spool import Spool, event
 from tests.search.found_search import spec, stored
 
 KEY = "ab" * 32

@@ -5,10 +5,10 @@ import shlex
 from typer.main import get_command
 from typer.testing import CliRunner
 
-import cluster.cli
-import search.cli
+import keystep.cluster.cli
+import keystep.search.cli
 
-APP = search.cli.build_app({**search.cli.commands(), **cluster.cli.commands()})
+APP = keystep.search.cli.build_app({**keystep.search.cli.commands(), **keystep.cluster.cli.commands()})
 
 
 def test_every_help_has_an_example_that_its_command_understands() -> None:
@@ -24,7 +24,10 @@ def test_every_help_has_an_example_that_its_command_understands() -> None:
 
 def test_examples_can_be_copied_from_a_terminal_of_80_columns() -> None:
     commands = get_command(APP).commands  # pyright: ignore[reportAttributeAccessIssue]
-    for name, text in {"": search.cli.HELP, **{name: command.help for name, command in commands.items()}}.items():
+    for name, text in {
+        "": keystep.search.cli.HELP,
+        **{name: command.help for name, command in commands.items()},
+    }.items():
         arguments = [name, "--help"] if name else ["--help"]
         said = CliRunner().invoke(APP, arguments, env={"COLUMNS": "80"}).stdout
         shown = [line.strip() for line in said.splitlines()]

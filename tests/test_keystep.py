@@ -9,9 +9,6 @@ import torch
 from PIL import Image, ImageChops
 
 import keystep
-from core.backbones import backbone_for
-from core.sampling import Sampler
-from core.shapes.models import EMBEDDED
 from keystep import (
     AttentionChoice,
     Entity,
@@ -25,6 +22,9 @@ from keystep import (
     generate,
     load_pipeline,
 )
+from keystep.core.backbones import backbone_for
+from keystep.core.sampling import Sampler
+from keystep.core.shapes.models import EMBEDDED
 from tests.tiny_models import TINY_MODELS
 
 OUT = Path(__file__).parent.parent / "out" / "two_lines"

@@ -114,7 +114,7 @@ def test_they_run_from_top_to_bottom(notebooks: list[Path], small: bool, tmp_pat
     """As `make notebooks` does, one after the other: the third reads what the first left."""
     command = tmp_path / "bin" / "keystep"
     command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -c "from search.cli import main; main()" "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -c "from keystep.search.cli import main; main()" "$@"\n')
     command.chmod(0o755)
     for notebook in notebooks:
         place = tmp_path / "notebooks" / notebook.name

@@ -17,13 +17,13 @@ from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
-import cluster.cli
-import search.cli
-from search.spec import StorageSpec, TrackingSpec
-from search.spec_io import load_spec
+import keystep.cluster.cli
+import keystep.search.cli
+from keystep.search.spec import StorageSpec, TrackingSpec
+from keystep.search.spec_io import load_spec
 from tests.search.found_search import spec, stored
 
-APP = search.cli.build_app({**search.cli.commands(), **cluster.cli.commands()})
+APP = keystep.search.cli.build_app({**keystep.search.cli.commands(), **keystep.cluster.cli.commands()})
 ROOT = Path(__file__).parent.parent
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 TINY = """

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from search.commands.options import Overrides, SpecArgument
-from search.commands.output import table_console
+from keystep.search.commands.options import Overrides, SpecArgument
+from keystep.search.commands.output import table_console
 
 
 def doctor(
@@ -34,12 +34,12 @@ def doctor(
 
     from rich.console import Console
 
-    from cluster.checks_report import report
-    from cluster.preflight import doctor as examine
-    from search.reporting.report_formats import show
-    from search.secrets import masked
-    from search.spec_checks import check_spec
-    from search.spec_io import load_spec
+    from keystep.cluster.checks_report import report
+    from keystep.cluster.preflight import doctor as examine
+    from keystep.search.reporting.report_formats import show
+    from keystep.search.secrets import masked
+    from keystep.search.spec_checks import check_spec
+    from keystep.search.spec_io import load_spec
 
     loaded = load_spec(spec, overrides or [])
     check_spec(loaded, writes=False)  # before the imports below, which take seconds

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from search.commands.options import Overrides, SpecArgument
+from keystep.search.commands.options import Overrides, SpecArgument
 
 
 def _option(help: str, panel: str | None = None, **more: Any) -> Any:
@@ -140,9 +140,9 @@ def launch(
     for name in ("spec", "target", "overrides", "dry_run"):
         given.pop(name, None)
 
-    from cluster.launch import launch as submit
-    from cluster.launch import options_of, spec_to_launch
-    from cluster.targets import TARGETS
+    from keystep.cluster.launch import launch as submit
+    from keystep.cluster.launch import options_of, spec_to_launch
+    from keystep.cluster.targets import TARGETS
 
     options = options_of(target, given)
     loaded = spec_to_launch(spec, overrides or [])

@@ -21,9 +21,9 @@ def status(search: Search) -> None:
     keystep status 3f9c2a71b04d
     ```
     """
-    from cluster.launches import find_launch
-    from cluster.progress import progress_line
-    from cluster.targets import TARGETS
+    from keystep.cluster.launches import find_launch
+    from keystep.cluster.progress import progress_line
+    from keystep.cluster.targets import TARGETS
 
     known = find_launch(search)
     console = Console(highlight=False, soft_wrap=True)
@@ -48,8 +48,8 @@ def logs(
     keystep logs sd14 --follow
     ```
     """
-    from cluster.launches import find_launch
-    from cluster.targets import TARGETS
+    from keystep.cluster.launches import find_launch
+    from keystep.cluster.targets import TARGETS
 
     known = find_launch(search)
     try:
@@ -69,8 +69,8 @@ def stop(search: Search) -> None:
     keystep stop sd14
     ```
     """
-    from cluster.launches import find_launch
-    from cluster.targets import TARGETS
+    from keystep.cluster.launches import find_launch
+    from keystep.cluster.targets import TARGETS
 
     known = find_launch(search)
     said = TARGETS[known.target].stop(known.handle)

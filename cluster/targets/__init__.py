@@ -1,11 +1,11 @@
 """The places where a search can run, one file each."""
 
-from cluster.targets.base import Handle, Options, State, Submission, Target
-from cluster.targets.cloud import Cloud
-from cluster.targets.kuberay import KubeRay
-from cluster.targets.local import Local
-from cluster.targets.ray_jobs import RayJobs
-from cluster.targets.slurm import Slurm
+from keystep.cluster.targets.base import Handle, Options, State, Submission, Target
+from keystep.cluster.targets.cloud import Cloud
+from keystep.cluster.targets.kuberay import KubeRay
+from keystep.cluster.targets.local import Local
+from keystep.cluster.targets.ray_jobs import RayJobs
+from keystep.cluster.targets.slurm import Slurm
 
 TARGETS: dict[str, Target] = {
     "local": Local(),
@@ -14,6 +14,6 @@ TARGETS: dict[str, Target] = {
     "slurm": Slurm(),
     "cloud": Cloud(),
 }
-"""Every target by its name; a new one is a new file, a line here, and its options in `cluster.commands.launch`."""
+"""Every target by its name; a new one is a new file, a line here, and its options in `keystep.cluster.commands.launch`."""
 
 __all__ = ["TARGETS", "Handle", "Options", "State", "Submission", "Target"]

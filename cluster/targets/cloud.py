@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field
 
-from cluster.launches import launches_folder
-from cluster.portable import portable, spec_text, variables_needed
-from cluster.programs import lines_of, run
-from cluster.targets.base import (
+from keystep.cluster.launches import launches_folder
+from keystep.cluster.portable import portable, spec_text, variables_needed
+from keystep.cluster.programs import lines_of, run
+from keystep.cluster.targets.base import (
     MAX_CPUS,
     MAX_GPUS,
     MAX_NODES,
@@ -27,11 +27,11 @@ from cluster.targets.base import (
     Target,
     entrypoint,
 )
-from cluster.targets.cloud_nodes import PROVIDERS, node_types, provider_section
-from cluster.targets.ray_jobs import PHASES
-from cluster.yaml_text import yaml_text
-from core.frozen import FromList
-from search.spec import SearchSpec
+from keystep.cluster.targets.cloud_nodes import PROVIDERS, node_types, provider_section
+from keystep.cluster.targets.ray_jobs import PHASES
+from keystep.cluster.yaml_text import yaml_text
+from keystep.core.frozen import FromList
+from keystep.search.spec import SearchSpec
 
 INSTALL = "pip install 'keystep[search,cloud]', which brings boto3 (aws) and google-api-python-client (gcp)"
 TOKEN = "~/.ray/auth_token"
@@ -142,10 +142,10 @@ class Cloud(Target):
 
 
 def cluster_config(search_id: str, spec: str, options: CloudOptions, env: tuple[str, ...] = ()) -> dict[str, object]:
-    """The configuration of Ray's cluster launcher; `env` as `cluster.targets.base.entrypoint` takes it."""
+    """The configuration of Ray's cluster launcher; `env` as `keystep.cluster.targets.base.entrypoint` takes it."""
     head, worker = node_types(options)
     file = f"{SPEC_FOLDER}/{search_id}.yaml"
-    wait = f"python -m cluster.scale_up --nodes {options.nodes} --cpus {options.cpus} --gpus {options.gpus} --"
+    wait = f"python -m keystep.cluster.scale_up --nodes {options.nodes} --cpus {options.cpus} --gpus {options.gpus} --"
     search = entrypoint(file, options, env)
     return {
         "cluster_name": f"keystep-{search_id}",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cluster.targets.cloud import CloudOptions
+    from keystep.cluster.targets.cloud import CloudOptions
 
 HEAD_DISK, WORKER_DISK = 100, 200  # gigabytes; the image and the models need some
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from cluster.portable import portable, spec_text, variables_needed
-from cluster.programs import lines_of, require, run
-from cluster.targets.base import (
+from keystep.cluster.portable import portable, spec_text, variables_needed
+from keystep.cluster.programs import lines_of, require, run
+from keystep.cluster.targets.base import (
     MAX_CPUS,
     MAX_GPUS,
     MAX_NODES,
@@ -22,11 +22,11 @@ from cluster.targets.base import (
     Target,
     words,
 )
-from cluster.targets.rayjob import MOUNT, rayjob
-from cluster.yaml_text import yaml_text
-from core.frozen import FromList
-from search.spec import SearchSpec
-from search.storage import local_folder
+from keystep.cluster.targets.rayjob import MOUNT, rayjob
+from keystep.cluster.yaml_text import yaml_text
+from keystep.core.frozen import FromList
+from keystep.search.spec import SearchSpec
+from keystep.search.storage import local_folder
 
 INSTALL = "install kubectl and let it point to the cluster (kubectl get nodes answers)"
 Quantity = Annotated[str, words(r"[1-9]\d*(Mi|Gi|Ti|M|G|T)", "a size such as 32Gi")]

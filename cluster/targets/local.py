@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from cluster.portable import refuse_secrets, spec_text
-from cluster.targets.base import Handle, Options, State, Submission, Target
-from search.settings.journal import DRIVER_LOCK
-from search.spec import SearchSpec
-from search.spec_io import parse_spec
-from search.storage import local_folder
-from search.stored_searches import SEARCHES
+from keystep.cluster.portable import refuse_secrets, spec_text
+from keystep.cluster.targets.base import Handle, Options, State, Submission, Target
+from keystep.search.settings.journal import DRIVER_LOCK
+from keystep.search.spec import SearchSpec
+from keystep.search.spec_io import parse_spec
+from keystep.search.storage import local_folder
+from keystep.search.stored_searches import SEARCHES
 
 PATIENCE = 60.0  # seconds that a search gets to stop
 
@@ -38,10 +38,10 @@ class Local(Target):
         return Submission(spec_text(anchored), through, handle | {"doctor": "" if options.skip_doctor else "first"})
 
     def submit(self, submission: Submission) -> Handle:
-        from search.commands.output import table_console
-        from search.reporting.report import report
-        from search.reporting.report_formats import show
-        from search.runner import run_search
+        from keystep.search.commands.output import table_console
+        from keystep.search.reporting.report import report
+        from keystep.search.reporting.report_formats import show
+        from keystep.search.runner import run_search
 
         spec = parse_spec(submission.text, "the spec as resolved")
 
@@ -94,7 +94,7 @@ def _examine(spec: SearchSpec) -> None:
     Raises:
         ValueError: something is not.
     """
-    from cluster.preflight import doctor
+    from keystep.cluster.preflight import doctor
 
     failed = [check for check in doctor(spec) if not check.ok]
     if failed:
@@ -114,7 +114,7 @@ def alive(process: int) -> int | None:
 
 
 def holder(lock: Path) -> int | None:
-    """The process that holds a lock of `search.settings.journal`; None if there is none."""
+    """The process that holds a lock of `keystep.search.settings.journal`; None if there is none."""
     try:
         with open(lock, encoding="utf-8", errors="replace") as file:
             try:

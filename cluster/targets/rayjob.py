@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from cluster.targets.base import entrypoint
+from keystep.cluster.targets.base import entrypoint
 
 if TYPE_CHECKING:
-    from cluster.targets.kuberay import KubeRayOptions
+    from keystep.cluster.targets.kuberay import KubeRayOptions
 
 MOUNT = "/mnt/keystep"
 SPEC_FOLDER = "/etc/keystep"
@@ -30,7 +30,7 @@ def rayjob(
 
     Args:
         metadata: of the RayJob; a ConfigMap of the same name holds `spec.yaml`.
-        env: variables that must be set, as `cluster.targets.base.entrypoint` takes them.
+        env: variables that must be set, as `keystep.cluster.targets.base.entrypoint` takes them.
     """
     name = metadata["name"]
     worker: dict[str, Any] = {"cpu": str(options.cpus), "memory": options.memory}

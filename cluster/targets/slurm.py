@@ -10,9 +10,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from cluster.portable import refuse_secrets, spec_text
-from cluster.programs import run
-from cluster.targets.base import (
+from keystep.cluster.portable import refuse_secrets, spec_text
+from keystep.cluster.programs import run
+from keystep.cluster.targets.base import (
     MAX_CPUS,
     MAX_GPUS,
     MAX_NODES,
@@ -26,9 +26,9 @@ from cluster.targets.base import (
     entrypoint,
     words,
 )
-from cluster.targets.slurm_directives import Account, Constraint, Directive, GpuType, Partitions, gpus_of
-from core.frozen import FromList
-from search.spec import SearchSpec
+from keystep.cluster.targets.slurm_directives import Account, Constraint, Directive, GpuType, Partitions, gpus_of
+from keystep.core.frozen import FromList
+from keystep.search.spec import SearchSpec
 
 INSTALL = "run this on a login node of the cluster"
 Time = Annotated[str, words(r"(\d+-)?\d{1,2}(:\d{2}){1,2}|\d+", "a time such as 08:00:00 or 2-00:00:00")]
@@ -178,7 +178,7 @@ def script(search_id: str, spec_file: Path, log: Path, spec: str, options: Slurm
     assert SPEC_MARK not in spec.splitlines()
     lines = [f': "${{{name}:?is not set where the job was submitted}}"' for name in options.env]
     lines.append(f"cat > {shlex.quote(str(spec_file))} << '{SPEC_MARK}'\n{spec.rstrip()}\n{SPEC_MARK}")
-    template = (resources.files("cluster") / "templates" / "search.sbatch").read_text(encoding="utf-8")
+    template = (resources.files("keystep.cluster") / "templates" / "search.sbatch").read_text(encoding="utf-8")
     return Template(template).substitute(
         directives="\n".join(directives),
         checks="".join(f"{line}\n" for line in lines),

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from cluster.targets.base import words
-from search.secrets import masked
+from keystep.cluster.targets.base import words
+from keystep.search.secrets import masked
 
 OPTIONS = {
     "account": "--account",

@@ -9,14 +9,14 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from core.attention import AttentionCapture
-from core.attention_call import TokenPlaces
-from core.backbones.compiled import eagerly
-from core.backbones.conditioning import Conditioning, EntityMaps
-from core.config import AttentionChoice
-from core.entity_maps import entity_attention
-from core.inference import outside_inference
-from core.prompts import Prompt
+from keystep.core.attention import AttentionCapture
+from keystep.core.attention_call import TokenPlaces
+from keystep.core.backbones.compiled import eagerly
+from keystep.core.backbones.conditioning import Conditioning, EntityMaps
+from keystep.core.config import AttentionChoice
+from keystep.core.entity_maps import entity_attention
+from keystep.core.inference import outside_inference
+from keystep.core.prompts import Prompt
 
 __all__ = ["Backbone", "Conditioning", "EntityMaps"]
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from core.inference import outside_inference
+from keystep.core.inference import outside_inference
 
 Span = tuple[int, int]
 """First text column kept and the one after the last."""

@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
-from core.shapes.models import EMBEDDED
+from keystep.core.shapes.models import EMBEDDED
 
 DENOISERS = ("unet", "transformer")
 """The pipelines' names for what predicts noise."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from core.config import AttentionChoice
+from keystep.core.config import AttentionChoice
 
 Grid = tuple[int, int]
 

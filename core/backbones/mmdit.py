@@ -7,15 +7,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from core.attention_call import TokenPlaces
-from core.backbones.base import Backbone
-from core.backbones.compiled import eagerly, uncompiled
-from core.backbones.conditioning import Conditioning
-from core.backbones.decoding import decode_sd3
-from core.backbones.encoded import TokenRows
-from core.backbones.layers import choose_layers
-from core.backbones.text import TextGroup, text_columns, unique_texts
-from core.prompts import Prompt
+from keystep.core.attention_call import TokenPlaces
+from keystep.core.backbones.base import Backbone
+from keystep.core.backbones.compiled import eagerly, uncompiled
+from keystep.core.backbones.conditioning import Conditioning
+from keystep.core.backbones.decoding import decode_sd3
+from keystep.core.backbones.encoded import TokenRows
+from keystep.core.backbones.layers import choose_layers
+from keystep.core.backbones.text import TextGroup, text_columns, unique_texts
+from keystep.core.prompts import Prompt
 
 DEFAULT_T5_LENGTH = 256
 """Tokens of T5 where nothing is said, as in the stock pipeline."""

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from core.backbones.base import Backbone
-from core.backbones.compiled import uncompiled
-from core.backbones.mmdit import MMDiTBackbone
-from core.backbones.unet import UNetBackbone
-from core.config import AttentionChoice
+from keystep.core.backbones.base import Backbone
+from keystep.core.backbones.compiled import uncompiled
+from keystep.core.backbones.mmdit import MMDiTBackbone
+from keystep.core.backbones.unet import UNetBackbone
+from keystep.core.config import AttentionChoice
 
 BACKBONES: dict[str, type[Backbone]] = {
     "UNet2DConditionModel": UNetBackbone,

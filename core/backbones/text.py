@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.backbones.conditioning import Span
-from core.prompts import EntityTokens, Prompt, locate_entities
-from core.token_places import content_end
+from keystep.core.backbones.conditioning import Span
+from keystep.core.prompts import EntityTokens, Prompt, locate_entities
+from keystep.core.token_places import content_end
 
 
 @dataclass(frozen=True)

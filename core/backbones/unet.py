@@ -7,15 +7,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from core.backbones.base import Backbone
-from core.backbones.compiled import eagerly, uncompiled
-from core.backbones.conditioning import Conditioning
-from core.backbones.decoding import decode_sd, decode_sdxl
-from core.backbones.encoded import TokenRows
-from core.backbones.layers import choose_layers
-from core.backbones.text import TextGroup, text_columns, unique_texts
-from core.config import AttentionChoice
-from core.prompts import Prompt
+from keystep.core.backbones.base import Backbone
+from keystep.core.backbones.compiled import eagerly, uncompiled
+from keystep.core.backbones.conditioning import Conditioning
+from keystep.core.backbones.decoding import decode_sd, decode_sdxl
+from keystep.core.backbones.encoded import TokenRows
+from keystep.core.backbones.layers import choose_layers
+from keystep.core.backbones.text import TextGroup, text_columns, unique_texts
+from keystep.core.config import AttentionChoice
+from keystep.core.prompts import Prompt
 
 
 class UNetBackbone(Backbone):

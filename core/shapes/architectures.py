@@ -26,8 +26,8 @@ from transformers import (
     UperNetForSemanticSegmentation,
 )
 
-from core.shapes.scenes import IMAGE_SIZE, NOUNS
-from core.shapes.tokenizers import MAX_LENGTH, clip_tokenizer, t5_tokenizer
+from keystep.core.shapes.scenes import IMAGE_SIZE, NOUNS
+from keystep.core.shapes.tokenizers import MAX_LENGTH, clip_tokenizer, t5_tokenizer
 
 LATENT_SIZE = IMAGE_SIZE // 4
 LATENT_CHANNELS = 4

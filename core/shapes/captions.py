@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from core.shapes.scenes import COLORS, NOUNS, Scene, random_entities, sample_scene
+from keystep.core.shapes.scenes import COLORS, NOUNS, Scene, random_entities, sample_scene
 
 MISSING_RATE = 0.30  # scenes of two or more captioned objects in which one is not drawn
 SWAPPED_RATE = 0.15  # scenes of two or more captioned objects in which the colours go round by one

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core.shapes.signed_distance import SHAPES
+from keystep.core.shapes.signed_distance import SHAPES
 
 IMAGE_SIZE = 64
 MAX_OBJECTS = 3

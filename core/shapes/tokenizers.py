@@ -8,7 +8,7 @@ import string
 
 from transformers import CLIPTokenizer, T5Tokenizer
 
-from core.shapes.scenes import COLORS, NOUNS
+from keystep.core.shapes.scenes import COLORS, NOUNS
 
 MAX_LENGTH = 24  # tokens; three coloured entities take 17 (CLIP) and 18 (T5), specials included
 WORDS = ("a", "an", "photo", "of", "and", "next", "to", *COLORS, *NOUNS)

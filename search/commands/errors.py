@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from search.failures import WorkFailed, in_a_line
-from search.secrets import masked
+from keystep.search.failures import WorkFailed, in_a_line
+from keystep.search.secrets import masked
 
 
 class PlainErrors(TyperGroup):

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from search.commands.output import progress_bar
+from keystep.search.commands.output import progress_bar
 
 if TYPE_CHECKING:
-    from core.config import StepConfig
-    from core.prompts import Prompt
-    from evaluation.detector import Detector
+    from keystep.core.config import StepConfig
+    from keystep.core.prompts import Prompt
+    from keystep.evaluation.detector import Detector
 
 MAX_SEEDS = 10_000
 LARGEST_SEED = 2**63 - 1
@@ -68,11 +68,11 @@ def generate(
         raise ValueError("say where the pictures go: --compare out.png for a sheet, --out DIR for single files")
     if compare is not None and compare.suffix.lower() != ".png":
         raise ValueError(f"--compare is a .png file, got {compare}")
-    from core.config import StepConfig
-    from core.entity_list import parse_entities
-    from core.prompts import Prompt, located_mentions
-    from search.commands.picture_files import settled_names, settled_sheet, write_picture
-    from search.mentioned import mentioned_entities
+    from keystep.core.config import StepConfig
+    from keystep.core.entity_list import parse_entities
+    from keystep.core.prompts import Prompt, located_mentions
+    from keystep.search.commands.picture_files import settled_names, settled_sheet, write_picture
+    from keystep.search.mentioned import mentioned_entities
 
     asked = mentioned_entities(prompt) if entities is None else Prompt(prompt, parse_entities(entities))
     if not config.is_file():
@@ -86,9 +86,9 @@ def generate(
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    from core.devices import usable_device
-    from core.generation import load_pipeline
-    from search.reporting.pictures import before_after, pictures
+    from keystep.core.devices import usable_device
+    from keystep.core.generation import load_pipeline
+    from keystep.search.reporting.pictures import before_after, pictures
 
     transformers_logging.disable_progress_bar()
     diffusers_logging.disable_progress_bar()
@@ -146,11 +146,11 @@ def parse_seeds(text: str) -> list[int]:
 
 def _judge(detector: str | None, config: "StepConfig", prompt: "Prompt", device: str) -> "Detector | None":
     """The detector whose ticks the sheet shows; None if there is none to be had at once."""
-    from core.shapes.models import EMBEDDED
-    from core.shapes.scenes import NOUNS
-    from evaluation.colors import palette_named
-    from evaluation.detectors import SHAPES_DETECTOR, load_detector
-    from evaluation.tiam import TiamSettings, check_colors
+    from keystep.core.shapes.models import EMBEDDED
+    from keystep.core.shapes.scenes import NOUNS
+    from keystep.evaluation.colors import palette_named
+    from keystep.evaluation.detectors import SHAPES_DETECTOR, load_detector
+    from keystep.evaluation.tiam import TiamSettings, check_colors
 
     palette = palette_named(TiamSettings().palette)
     embedded = config.model in EMBEDDED and all(

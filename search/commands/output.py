@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from search.reporting.fitted_table import FittedTable
-from search.reporting.table import Table
+from keystep.search.reporting.fitted_table import FittedTable
+from keystep.search.reporting.table import Table
 
 if TYPE_CHECKING:
-    from evaluation.statistics import Estimate
+    from keystep.evaluation.statistics import Estimate
 
 FILE_WIDTH = 140  # characters of a line where there is no terminal
 

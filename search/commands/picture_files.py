@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluation.file_names import file_stem
+from keystep.evaluation.file_names import file_stem
 
 if TYPE_CHECKING:
     from PIL import Image

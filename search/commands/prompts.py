@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from search.commands.output import print_table
-from search.reporting.table import Table
+from keystep.search.commands.output import print_table
+from keystep.search.reporting.table import Table
 
 if TYPE_CHECKING:
-    from evaluation.prompt_sets import PromptSet
+    from keystep.evaluation.prompt_sets import PromptSet
 
-from search.commands.numbers import finite
+from keystep.search.commands.numbers import finite
 
 SHOWN = 10
 
@@ -75,7 +75,7 @@ def prompts(
     adjs: [red, blue, green]
     ```
     """
-    from evaluation.prompt_io import load_prompt_set, write_prompts
+    from keystep.evaluation.prompt_io import load_prompt_set, write_prompts
 
     console = Console()
     if source is None:
@@ -105,9 +105,9 @@ def prompts(
 
 def _with_entities_found(path: Path) -> "PromptSet":
     """The prompts of a list whose entities are plain; what was left out is told. ValueError if none is."""
-    from evaluation.prompt_io import read_texts
-    from evaluation.prompt_sets import PromptSet
-    from search.mentioned import mentioned_entities
+    from keystep.evaluation.prompt_io import read_texts
+    from keystep.evaluation.prompt_sets import PromptSet
+    from keystep.search.mentioned import mentioned_entities
 
     found, left_out = [], []
     for text in read_texts(path):
@@ -133,7 +133,7 @@ def _with_entities_found(path: Path) -> "PromptSet":
 
 
 def _standard_sets() -> Table:
-    from evaluation.prompt_sets import STANDARD_SETS, standard_template
+    from keystep.evaluation.prompt_sets import STANDARD_SETS, standard_template
 
     rows = []
     for name in STANDARD_SETS:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from search.commands.numbers import finite
+from keystep.search.commands.numbers import finite
 
 
 def score(
@@ -113,13 +113,13 @@ def score(
     scores, unless `--allow-missing`.
     """
     if from_json is not None:
-        from search.commands.score_saved import score_saved
+        from keystep.search.commands.score_saved import score_saved
 
         score_saved(from_json, out)
         return
     if images is None or prompts is None:
         raise ValueError("keystep score needs IMAGES and --prompts, or --from-json DIR; see keystep score --help")
-    from search.commands.score_request import ScoreRequest, checked_images
+    from keystep.search.commands.score_request import ScoreRequest, checked_images
 
     asked = ScoreRequest(
         images=images,
@@ -141,6 +141,6 @@ def score(
         cache=cache,
     )
     found = checked_images(asked)
-    from search.commands.score_images import score_images
+    from keystep.search.commands.score_images import score_images
 
     score_images(asked, *found)

@@ -5,23 +5,23 @@ from pathlib import Path
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
-from core.shapes.scenes import NOUNS
-from evaluation.aesthetics import AestheticHead
-from evaluation.captions import BlipCaptioner
-from evaluation.clip import SHAPES_CLIP, load_clip
-from evaluation.detection_cache import CachedDetector
-from evaluation.detectors import DEFAULT_DETECTOR, SHAPES_DETECTOR, load_detector
-from evaluation.image_metrics import ImageMetrics
-from evaluation.image_source import ImageSource
-from evaluation.prompt_sets import PromptSet, all_nouns
-from evaluation.saved_scores import prompt_scores
-from evaluation.score_report import report
-from evaluation.score_sheet import score_sheet
-from evaluation.scoring import SetScore, score_source
-from evaluation.tiam_report import write_tables
-from search.commands.output import going_on, print_table, progress_bar, write_json
-from search.commands.score_request import ScoreRequest, tell_problems
-from search.commands.score_tables import metric_table, score_table
+from keystep.core.shapes.scenes import NOUNS
+from keystep.evaluation.aesthetics import AestheticHead
+from keystep.evaluation.captions import BlipCaptioner
+from keystep.evaluation.clip import SHAPES_CLIP, load_clip
+from keystep.evaluation.detection_cache import CachedDetector
+from keystep.evaluation.detectors import DEFAULT_DETECTOR, SHAPES_DETECTOR, load_detector
+from keystep.evaluation.image_metrics import ImageMetrics
+from keystep.evaluation.image_source import ImageSource
+from keystep.evaluation.prompt_sets import PromptSet, all_nouns
+from keystep.evaluation.saved_scores import prompt_scores
+from keystep.evaluation.score_report import report
+from keystep.evaluation.score_sheet import score_sheet
+from keystep.evaluation.scoring import SetScore, score_source
+from keystep.evaluation.tiam_report import write_tables
+from keystep.search.commands.output import going_on, print_table, progress_bar, write_json
+from keystep.search.commands.score_request import ScoreRequest, tell_problems
+from keystep.search.commands.score_tables import metric_table, score_table
 
 
 def score_images(asked: ScoreRequest, prompts: PromptSet, source: ImageSource) -> None:

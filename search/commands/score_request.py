@@ -5,10 +5,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from evaluation.image_source import ImageSource, Problems, find_images
-from evaluation.prompt_io import load_prompt_set
-from evaluation.prompt_sets import PromptSet
-from evaluation.tiam import CONFIDENCES, TiamSettings, check_colors
+from keystep.evaluation.image_source import ImageSource, Problems, find_images
+from keystep.evaluation.prompt_io import load_prompt_set
+from keystep.evaluation.prompt_sets import PromptSet
+from keystep.evaluation.tiam import CONFIDENCES, TiamSettings, check_colors
 
 NAMED = 10  # problems of a kind that are shown; all of them go to a file
 

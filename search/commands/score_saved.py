@@ -5,13 +5,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from search.commands.output import print_table, write_json
-from search.commands.score_tables import saved_table
+from keystep.search.commands.output import print_table, write_json
+from keystep.search.commands.score_tables import saved_table
 
 
 def score_saved(folder: Path, out: Path | None) -> None:
     """Aggregate the files of `folder`, show a table a kind of prompts, and write all of it to `out` if given."""
-    from evaluation.saved_scores import read_saved
+    from keystep.evaluation.saved_scores import read_saved
 
     saved = read_saved(folder)
     for kind in saved:

@@ -2,18 +2,18 @@
 
 from typing import TYPE_CHECKING
 
-from search.commands.output import interval_text
-from search.reporting.estimate_text import percent_with_interval
-from search.reporting.table import Table
+from keystep.search.commands.output import interval_text
+from keystep.search.reporting.estimate_text import percent_with_interval
+from keystep.search.reporting.table import Table
 
 if TYPE_CHECKING:
-    from evaluation.saved_scores import SavedScore
-    from evaluation.scoring import SetScore
+    from keystep.evaluation.saved_scores import SavedScore
+    from keystep.evaluation.scoring import SetScore
 
 
 def score_table(scored: "SetScore", detector: str) -> Table:
     """Scores with their intervals, a row a confidence."""
-    from evaluation.score_report import entity_rates, estimates
+    from keystep.evaluation.score_report import entity_rates, estimates
 
     found = [estimates(scored, index) for index in range(len(scored.confidences))]
     first = found[0]["tiam"]
@@ -32,8 +32,8 @@ def score_table(scored: "SetScore", detector: str) -> Table:
 
 def metric_table(scored: "SetScore", models: dict[str, dict[str, str]]) -> Table:
     """What was measured beside TIAM, a row a metric; `models` by their part: clip, captioner, aesthetics."""
-    from evaluation.image_metrics import METRICS
-    from evaluation.score_report import metric_estimates
+    from keystep.evaluation.image_metrics import METRICS
+    from keystep.evaluation.score_report import metric_estimates
 
     named = ", ".join(f"{part} {model['name']}" for part, model in models.items())
     return Table(

@@ -34,7 +34,7 @@ def ui(
     keystep ui --uri postgresql://user:password@host/mlflow --no-browser
     ```
     """
-    from search.tracking.ui_server import find_store, open_browser, serving
+    from keystep.search.tracking.ui_server import find_store, open_browser, serving
 
     console = Console()
     store = find_store(storage, uri)

@@ -4,8 +4,8 @@ One sample through the denoiser once is 1. So a step with classifier-free guidan
 since it goes forward and back (a backward pass costs about as much as a forward one, and the forward one stops early).
 """
 
-from core.config import GSNg, IterRef
-from core.refine import RefineTrace
+from keystep.core.config import GSNg, IterRef
+from keystep.core.refine import RefineTrace
 
 SHIFT = 2.0
 

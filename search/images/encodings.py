@@ -3,9 +3,9 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from core.backbones.base import Backbone
-from core.backbones.conditioning import Conditioning
-from core.prompts import Prompt
+from keystep.core.backbones.base import Backbone
+from keystep.core.backbones.conditioning import Conditioning
+from keystep.core.prompts import Prompt
 
 MAX_BYTES = 512 * 2**20
 

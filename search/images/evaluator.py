@@ -7,24 +7,24 @@ from typing import Any
 import torch
 from PIL import Image
 
-from core.backbones import backbone_for
-from core.config import Refinement
-from core.latents import LatentStore, content_key
-from core.pieces import Pieces
-from core.prompts import Prompt
-from core.sampling import Sampler
-from core.write_behind import WriteBehind
-from evaluation.tiam import ImageScore, check_colors, score_detections
-from search.images.encodings import Encodings
-from search.images.interruption import Interruption
-from search.images.models import detector_of, latents_folder, pipeline_of, use_threads
-from search.images.notices import damage_noted
-from search.images.outcomes import Outcome, OutcomeStore
-from search.images.prefixes import Prefixes, Sample
-from search.images.trajectories import Trajectories
-from search.instances import Instance
-from search.settings.space import Space
-from search.spec import SearchSpec
+from keystep.core.backbones import backbone_for
+from keystep.core.config import Refinement
+from keystep.core.latents import LatentStore, content_key
+from keystep.core.pieces import Pieces
+from keystep.core.prompts import Prompt
+from keystep.core.sampling import Sampler
+from keystep.core.write_behind import WriteBehind
+from keystep.evaluation.tiam import ImageScore, check_colors, score_detections
+from keystep.search.images.encodings import Encodings
+from keystep.search.images.interruption import Interruption
+from keystep.search.images.models import detector_of, latents_folder, pipeline_of, use_threads
+from keystep.search.images.notices import damage_noted
+from keystep.search.images.outcomes import Outcome, OutcomeStore
+from keystep.search.images.prefixes import Prefixes, Sample
+from keystep.search.images.trajectories import Trajectories
+from keystep.search.instances import Instance
+from keystep.search.settings.space import Space
+from keystep.search.spec import SearchSpec
 
 VERSION = 1
 """Enters every evaluation id: raise it when the same settings come to give other images or scores."""

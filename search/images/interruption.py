@@ -19,7 +19,7 @@ class Interruption:
 
     Attributes:
         asked: whether the batch is to be left; None never leaves one.
-        evaluations: denoiser evaluations since `begin`, as `search.images.costs` counts them.
+        evaluations: denoiser evaluations since `begin`, as `keystep.search.images.costs` counts them.
     """
 
     def __init__(self, denoiser: nn.Module):

@@ -8,13 +8,13 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from core.devices import usable_device
-from core.fingerprint import pipeline_fingerprint
-from core.generation import load_pipeline
-from evaluation.detector import Detector
-from evaluation.detectors import load_detector
-from search.spec import ModelSpec, SearchSpec, StorageSpec
-from search.storage import cache_folder, local_folder
+from keystep.core.devices import usable_device
+from keystep.core.fingerprint import pipeline_fingerprint
+from keystep.core.generation import load_pipeline
+from keystep.evaluation.detector import Detector
+from keystep.evaluation.detectors import load_detector
+from keystep.search.spec import ModelSpec, SearchSpec, StorageSpec
+from keystep.search.storage import cache_folder, local_folder
 
 
 def use_threads(cpus: float) -> None:

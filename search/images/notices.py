@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from core.seals import DamagedFile
+from keystep.core.seals import DamagedFile
 
 
 @contextmanager

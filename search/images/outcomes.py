@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
-from core.config import Refinement
-from core.prompts import Entity, Prompt
-from core.seals import DamagedFile, open_seal, seal
-from search.secrets import masked
-from search.storage import Storage
+from keystep.core.config import Refinement
+from keystep.core.prompts import Entity, Prompt
+from keystep.core.seals import DamagedFile, open_seal, seal
+from keystep.search.secrets import masked
+from keystep.search.storage import Storage
 
 FORMAT = 2
 UNSEALED_FORMAT = 1  # of older versions, without a checksum: read, as far as its values are possible
@@ -122,7 +122,7 @@ class OutcomeStore:
     at all, sealed with its checksum. What has been read is kept in memory.
 
     Args:
-        uri: as `search.storage.Storage` takes it.
+        uri: as `keystep.search.storage.Storage` takes it.
         evaluation_id: names all that an outcome depends on beside setting, prompt and seed.
         filesystem: of pyarrow, that holds `uri`; None goes by the address.
 

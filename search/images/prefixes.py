@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.config import IterRef, Refinement
-from core.latents import LatentStore, content_key
-from core.points import Point
-from core.prompts import Prompt
-from core.write_behind import WriteBehind
-from search.images.stops import kept_stops
-from search.settings.space import Space
+from keystep.core.config import IterRef, Refinement
+from keystep.core.latents import LatentStore, content_key
+from keystep.core.points import Point
+from keystep.core.prompts import Prompt
+from keystep.core.write_behind import WriteBehind
+from keystep.search.images.stops import kept_stops
+from keystep.search.settings.space import Space
 
 ALONE, SETTLED = "keystep.alone", "keystep.settled"  # kept with a point's scheduler state
 

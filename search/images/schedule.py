@@ -1,27 +1,30 @@
 """Timesteps of a spec's sampler and shape of its latents, known without the model's weights.
 
-From a folder's or the hub's small configuration files; of the models of the built-in specs from `search.model_facts`.
+From a folder's or the hub's small configuration files; of the models of the built-in specs from
+`keystep.search.model_facts`.
 """
 
 import os
 from collections.abc import Mapping
 from typing import Any
 
-from core.bounded_json import read_json
-from core.hub import model_file
-from core.shapes.models import resolve_model
-from search.model_facts import KNOWN, Latents, ModelFacts
-from search.spec import ModelSpec, SearchSpec
+from keystep.core.bounded_json import read_json
+from keystep.core.hub import model_file
+from keystep.core.shapes.models import resolve_model
+from keystep.search.model_facts import KNOWN, Latents, ModelFacts
+from keystep.search.spec import ModelSpec, SearchSpec
 
 
 def timesteps_of(spec: SearchSpec) -> tuple[float, ...]:
-    """One timestep a step, as `core.sampling.Sampler` has them, noisiest first.
+    """One timestep a step, as `keystep.core.sampling.Sampler` has them, noisiest first.
 
     Raises:
         ValueError: the model is not found, or its scheduler cannot be resumed or set so; with the key.
     """
     base = _scheduler(spec.model)
-    from core.schedulers import make_scheduler  # imports diffusers, which takes seconds: mistakes are told before
+    from keystep.core.schedulers import (
+        make_scheduler,  # imports diffusers, which takes seconds: mistakes are told before
+    )
 
     shifts = {**base, **spec.sampler.scheduler_config}.get("use_dynamic_shifting")
     try:

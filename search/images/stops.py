@@ -2,7 +2,7 @@
 
 import math
 
-from search.settings.space import Space
+from keystep.search.settings.space import Space
 
 MOST_STOPS = 25
 """Of a space that tries more steps every second, third, ... is kept: to make a step again costs a search of 50 steps a

@@ -4,14 +4,14 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from core.backbones.conditioning import Conditioning
-from core.config import Refinement
-from core.points import Point
-from core.prompts import Prompt
-from core.sampling import Sampler
-from core.step_refiner import StepTrace
-from search.images.costs import iterref_cost, step_cost
-from search.images.prefixes import Prefixes, Sample
+from keystep.core.backbones.conditioning import Conditioning
+from keystep.core.config import Refinement
+from keystep.core.points import Point
+from keystep.core.prompts import Prompt
+from keystep.core.sampling import Sampler
+from keystep.core.step_refiner import StepTrace
+from keystep.search.images.costs import iterref_cost, step_cost
+from keystep.search.images.prefixes import Prefixes, Sample
 
 NOTHING = Refinement()
 

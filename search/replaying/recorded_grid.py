@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyarrow import ArrowException
 
-from core.config import Refinement
-from core.prompts import Prompt
-from core.seals import NAME
-from evaluation.prompt_sets import PromptSet
-from search.instances import Part, make_part, make_parts
-from search.settings.space import Space
-from search.spec import SearchSpec
+from keystep.core.config import Refinement
+from keystep.core.prompts import Prompt
+from keystep.core.seals import NAME
+from keystep.evaluation.prompt_sets import PromptSet
+from keystep.search.instances import Part, make_part, make_parts
+from keystep.search.settings.space import Space
+from keystep.search.spec import SearchSpec
 
 GRIDS = Path(__file__).parents[1] / "grids"
 ALONE = -1

@@ -9,13 +9,13 @@ from typing import Any, Literal
 from optuna.storages import InMemoryStorage
 from ray.tune.search import Searcher
 
-from core.config import Refinement
-from search.instances import Instance, Part
-from search.replaying.recorded_grid import RecordedGrid
-from search.replaying.replay_costs import Reuse, evaluations_alone
-from search.selection import Candidate, select
-from search.settings.ledger import TrialRecord
-from search.settings.suggest import KeystepSearch
+from keystep.core.config import Refinement
+from keystep.search.instances import Instance, Part
+from keystep.search.replaying.recorded_grid import RecordedGrid
+from keystep.search.replaying.replay_costs import Reuse, evaluations_alone
+from keystep.search.selection import Candidate, select
+from keystep.search.settings.ledger import TrialRecord
+from keystep.search.settings.suggest import KeystepSearch
 
 
 @dataclass(frozen=True)

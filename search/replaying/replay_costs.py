@@ -1,10 +1,10 @@
-"""Denoiser evaluations of images that share what `search.images.prefixes` stores, counted without a model."""
+"""Denoiser evaluations of images that share what `keystep.search.images.prefixes` stores, counted without a model."""
 
-from core.config import IterRef, Refinement, SamplerConfig
-from search.images.costs import SHIFT, step_cost
-from search.images.stops import kept_stops
-from search.instances import Instance
-from search.settings.space import Space, gsng_label
+from keystep.core.config import IterRef, Refinement, SamplerConfig
+from keystep.search.images.costs import SHIFT, step_cost
+from keystep.search.images.stops import kept_stops
+from keystep.search.instances import Instance
+from keystep.search.settings.space import Space, gsng_label
 
 
 def evaluations_alone(refinement: Refinement | None, sampler: SamplerConfig) -> float:

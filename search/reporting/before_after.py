@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from core.config import IterRef, Refinement
-from evaluation.contact_sheet import Cell, SheetRow, contact_sheet
-from evaluation.tiam import score_detections
-from search.images.outcomes import setting_id
-from search.instances import Instance, Part
-from search.reporting.settings_text import setting_text
-from search.result import SearchResult
-from search.tracking.tracker import Tracker
-from search.work.pool import WorkerPool
+from keystep.core.config import IterRef, Refinement
+from keystep.evaluation.contact_sheet import Cell, SheetRow, contact_sheet
+from keystep.evaluation.tiam import score_detections
+from keystep.search.images.outcomes import setting_id
+from keystep.search.instances import Instance, Part
+from keystep.search.reporting.settings_text import setting_text
+from keystep.search.result import SearchResult
+from keystep.search.tracking.tracker import Tracker
+from keystep.search.work.pool import WorkerPool
 
 if TYPE_CHECKING:
-    from search.images.evaluator import Evaluator
+    from keystep.search.images.evaluator import Evaluator
 
 REPAIRED, OTHERS = 6, 2  # rows of the sheet: repaired by the winner, and spoilt or the same
 SLIDER = 4  # instances on a picture of the slider

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from evaluation.statistics import Estimate
+    from keystep.evaluation.statistics import Estimate
 
 
 def percent_with_interval(estimate: "Estimate") -> str:

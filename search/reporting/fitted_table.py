@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from search.reporting.table import Table
+from keystep.search.reporting.table import Table
 
 EDGE = 1  # characters before a line
 GAP, NARROW_GAP = 3, 2  # between two columns, and where that saves a table from becoming a list

@@ -1,6 +1,6 @@
 """How far a search was when it was interrupted, and that the same command goes on."""
 
-from search.reporting.progress import Watched
+from keystep.search.reporting.progress import Watched
 
 AFTER_TRIALS = ("held-out", "metrics", "pictures")
 GOES_ON = "The same command goes on from there; what was judged once is not made again."

@@ -6,13 +6,13 @@ from typing import Any
 
 from PIL import Image
 
-from core.config import StepConfig
-from core.generation import ImageTrace, generate
-from core.prompts import Prompt
-from evaluation.contact_sheet import Cell, SheetRow, contact_sheet
-from evaluation.detector import Detector
-from evaluation.tiam import TiamSettings, score_detections
-from search.reporting.settings_text import setting_text
+from keystep.core.config import StepConfig
+from keystep.core.generation import ImageTrace, generate
+from keystep.core.prompts import Prompt
+from keystep.evaluation.contact_sheet import Cell, SheetRow, contact_sheet
+from keystep.evaluation.detector import Detector
+from keystep.evaluation.tiam import TiamSettings, score_detections
+from keystep.search.reporting.settings_text import setting_text
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def pictures(
     batch_size: int = 4,
     on_done: Callable[[int], None] = lambda count: None,
 ) -> list[Picture]:
-    """A picture for every seed; `on_done` hears how many after each batch. Errors as `core.generation.generate`."""
+    """A picture for every seed; `on_done` hears how many after each batch. Errors as `keystep.core.generation.generate`."""
     made: list[Picture] = []
     for first in range(0, len(seeds), batch_size):
         batch = seeds[first : first + batch_size]

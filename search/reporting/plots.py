@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from evaluation.statistics import Estimate
+from keystep.evaluation.statistics import Estimate
 
 # Okabe and Ito's colours, told apart by people with any colour vision.
 INK, FAINT, HAIRLINE = "#1c1e22", "#707680", "#dee1e6"

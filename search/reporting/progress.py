@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.search_costs import SearchCosts
+from keystep.search.search_costs import SearchCosts
 
 STAGES = ("preflight", "baseline", "trials", "held-out", "metrics", "pictures")
 PLAIN_SECONDS = 10.0  # between two lines of the same stage when there is no terminal
@@ -48,7 +48,8 @@ class Watched:
         complete, pruned, failed: trials ended so.
         known: how many of these had ended before this process began.
         best: the best fully evaluated setting and its TIAM with interval, in words.
-        spent, plain: denoiser evaluations up to the last trial that ended, as in `search.search_costs.SearchCosts`.
+        spent, plain: denoiser evaluations up to the last trial that ended, as in
+            `keystep.search.search_costs.SearchCosts`.
         images: how many there are to make; None if that is not known.
         seen: of trials that ended in this process or before.
         workers: how many there are and what they do, in words.
@@ -166,7 +167,7 @@ class SearchView:
         self.watched.known_images += seen
 
     def workers(self, state: Mapping[str, Any]) -> None:
-        """What the pool's workers do, as `search.work.dispatcher.Dispatcher.state` says it."""
+        """What the pool's workers do, as `keystep.search.work.dispatcher.Dispatcher.state` says it."""
         machines, starting = state["workers"], state["starting"]
         text = f"{state['busy']} of {sum(machines.values())} at work"
         if len(machines) > 1:
@@ -281,7 +282,7 @@ class ViewCallback(tune.Callback):
 
 
 class TellNotices(tune.Callback):
-    """Hands on what the workers of trials have to tell the user (`search.images.notices`)."""
+    """Hands on what the workers of trials have to tell the user (`keystep.search.images.notices`)."""
 
     def __init__(self, tell: Callable[[Iterable[str]], None]):
         self._tell = tell

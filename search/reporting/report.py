@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from evaluation.metric_names import METRICS
-from evaluation.statistics import Comparison, Estimate
-from search.reporting.estimate_text import percent_with_interval
-from search.reporting.plots import CurvePoint
-from search.reporting.report_formats import Block, Command, Figure, Report, Section, Table, show
-from search.reporting.settings_text import setting_text
-from search.result import SearchResult, SettingRow
-from search.selection import Confirmed
+from keystep.evaluation.metric_names import METRICS
+from keystep.evaluation.statistics import Comparison, Estimate
+from keystep.search.reporting.estimate_text import percent_with_interval
+from keystep.search.reporting.plots import CurvePoint
+from keystep.search.reporting.report_formats import Block, Command, Figure, Report, Section, Table, show
+from keystep.search.reporting.settings_text import setting_text
+from keystep.search.result import SearchResult, SettingRow
+from keystep.search.selection import Confirmed
 
 SHOWN = 30  # settings in the table, the best first
 CURVE_HEADS = {False: ">TIAM without GSNg, %", True: ">TIAM with GSNg, %"}
@@ -216,7 +216,7 @@ def _by_step(result: SearchResult, figures: bool) -> list[Block]:
 def _curve_png(result: SearchResult, points: Sequence[CurvePoint]) -> bytes:
     import io
 
-    from search.reporting.plots import tiam_by_timestep
+    from keystep.search.reporting.plots import tiam_by_timestep
 
     alone = result.baselines[1].tiam if len(result.baselines) > 1 else None
     file = io.BytesIO()

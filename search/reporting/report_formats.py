@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from search.reporting.fitted_table import FittedTable
-from search.reporting.table import Table
+from keystep.search.reporting.fitted_table import FittedTable
+from keystep.search.reporting.table import Table
 
 SUFFIXES = (".html", ".md")
 

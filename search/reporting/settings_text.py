@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from core.config import AttentionChoice, GSNg, IterRef, LossWeights, Refinement
+from keystep.core.config import AttentionChoice, GSNg, IterRef, LossWeights, Refinement
 
 
 def setting_text(refinement: Refinement | None, timesteps: Sequence[float] | None = None) -> str:

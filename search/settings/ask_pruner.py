@@ -9,7 +9,7 @@ from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from search.settings.suggest import KeystepSearch
+from keystep.search.settings.suggest import KeystepSearch
 
 
 class AskPruner(FIFOScheduler):

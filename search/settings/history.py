@@ -11,9 +11,9 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from search.settings.ledger import Ledger
-from search.settings.paired_pruner import PairedPruner
-from search.settings.pruning import Pruning
+from keystep.search.settings.ledger import Ledger
+from keystep.search.settings.paired_pruner import PairedPruner
+from keystep.search.settings.pruning import Pruning
 
 Shown = Callable[[Mapping[int, float]], dict[int, float]]
 

@@ -12,9 +12,9 @@ from typing import Any, TextIO
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
-from search.secrets import masked
-from search.settings.journal_logs import check_lines, check_logs, refuse, sealed, understood
-from search.storage import Storage, local_folder
+from keystep.search.secrets import masked
+from keystep.search.settings.journal_logs import check_lines, check_logs, refuse, sealed, understood
+from keystep.search.storage import Storage, local_folder
 
 LOG = "study.log"
 LOCK = "search.lock"

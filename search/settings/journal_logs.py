@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from core.seals import LINE_DIGITS, NAME, open_seal, seal
+from keystep.core.seals import LINE_DIGITS, NAME, open_seal, seal
 
 Log = dict[str, Any]
 

@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from core.config import Refinement
+from keystep.core.config import Refinement
 
 State = Literal["running", "complete", "pruned", "failed"]
 _STATES: dict[TrialState, State] = {
@@ -53,7 +53,7 @@ class TrialRecord:
 
 
 class Batching(Protocol):
-    """A log that can take several appends as one: see `search.settings.journal`."""
+    """A log that can take several appends as one: see `keystep.search.settings.journal`."""
 
     def batch(self) -> AbstractContextManager[None]:
         """While open, appends are collected; they are written together when it closes."""

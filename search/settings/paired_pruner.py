@@ -10,7 +10,7 @@ from optuna import Study
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
 
-from evaluation.shortfall import shortfall_capital
+from keystep.evaluation.shortfall import shortfall_capital
 
 BASELINE = -1
 TIE = 1e-12
@@ -48,14 +48,14 @@ class PairedPruner(BasePruner):
     baseline and the study's COMPLETE trials, the earliest of equals; what it and the baseline do on every prompt is
     known. The trial's prompts come in rounds of one of each prompt set, each set in random order. Two gamblers, each
     with half of the capital, bet that the candidate's mean over all prompts will be lower than the rival's
-    (:func:`evaluation.shortfall.shortfall_capital`): one on the differences to the rival, one on those to the baseline,
-    of which it must reach the rival's gain. The first sees soon that two refinements differ, the second that one does
-    next to nothing. A trial that would end no lower than its rival is stopped with probability at most alpha, however
-    often one looks; that the rival is the best of several on these very prompts does not matter, since it is the
-    rival's objective on these prompts that must be reached.
+    (:func:`keystep.evaluation.shortfall.shortfall_capital`): one on the differences to the rival, one on those to the
+    baseline, of which it must reach the rival's gain. The first sees soon that two refinements differ, the second that
+    one does next to nothing. A trial that would end no lower than its rival is stopped with probability at most alpha,
+    however often one looks; that the rival is the best of several on these very prompts does not matter, since it is
+    the rival's objective on these prompts that must be reached.
 
-    The rival must not change during a trial; `search.settings.history` sees to it. That it came through pruning itself,
-    on the prompts' first rounds, ties it to their order a little, which the level does not account for.
+    The rival must not change during a trial; `keystep.search.settings.history` sees to it. That it came through pruning
+    itself, on the prompts' first rounds, ties it to their order a little, which the level does not account for.
 
     Args:
         rounds: N rounds of S prompts, each its instance numbers, in the common order.

@@ -7,10 +7,10 @@ from typing import Any
 
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
-from search.settings.history import Memory, as_of, derived_seed, last_value
-from search.settings.ledger import Ledger
-from search.settings.space import Space
-from search.spec import SearchSettings
+from keystep.search.settings.history import Memory, as_of, derived_seed, last_value
+from keystep.search.settings.ledger import Ledger
+from keystep.search.settings.space import Space
+from keystep.search.spec import SearchSettings
 
 _ASKED_AGAIN = 10  # times, before a setting not yet tried is drawn from the grid
 _DRAWN_FROM = 1000  # grid points not yet tried, at most

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import optuna
 from optuna.pruners import BasePruner, NopPruner
 
-from search.settings.paired_pruner import PairedPruner
+from keystep.search.settings.paired_pruner import PairedPruner
 
 Sees = Literal["outcomes", "curve"]
 

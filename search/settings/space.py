@@ -5,8 +5,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from core.config import GSNg, IterRef, LossWeights, Refinement
-from search.spec import Range, SearchSpec
+from keystep.core.config import GSNg, IterRef, LossWeights, Refinement
+from keystep.search.spec import Range, SearchSpec
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -22,7 +22,7 @@ class Space:
 
     Args:
         spec: the search.
-        timesteps: of the sampler, one a step: `Sampler.timesteps`, or `search.images.schedule.timesteps_of`.
+        timesteps: of the sampler, one a step: `Sampler.timesteps`, or `keystep.search.images.schedule.timesteps_of`.
 
     Raises:
         ValueError: a step, a timestep or a range of guidance outside the schedule; with its key.

@@ -12,17 +12,17 @@ from optuna.storages import BaseStorage
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from core.config import Refinement
-from search.instances import Part
-from search.secrets import masked
-from search.settings.history import Memory, Watch
-from search.settings.ledger import Batching, Ledger, Spent, TrialRecord
-from search.settings.proposals import Proposals, make_sampler
-from search.settings.pruning import PRUNERS, PruningTask
-from search.settings.rounds import prompt_numbers, rounds_of
-from search.settings.space import Space
-from search.settings.study import study_name
-from search.spec import SearchSpec
+from keystep.core.config import Refinement
+from keystep.search.instances import Part
+from keystep.search.secrets import masked
+from keystep.search.settings.history import Memory, Watch
+from keystep.search.settings.ledger import Batching, Ledger, Spent, TrialRecord
+from keystep.search.settings.proposals import Proposals, make_sampler
+from keystep.search.settings.pruning import PRUNERS, PruningTask
+from keystep.search.settings.rounds import prompt_numbers, rounds_of
+from keystep.search.settings.space import Space
+from keystep.search.settings.study import study_name
+from keystep.search.spec import SearchSpec
 
 METRIC = "tiam"
 FAILED_IN_A_ROW = 3  # trials: not the setting is at fault then
@@ -35,9 +35,9 @@ class KeystepSearch(OptunaSearch):
     spec, and a trial is told COMPLETE with its objective over all instances, PRUNED, or FAIL with its error.
 
     The search is a sequence of slots; slot n is the study's trial n. Slot n is chosen when slots up to
-    n - lookahead have ended, from what these tell and the seed (`search.settings.history`), and pruned by what these
-    tell: more workers, retries and restarts change when something is known, never what is chosen. Trials that a dead
-    run left RUNNING are taken up first, each as the trial it was.
+    n - lookahead have ended, from what these tell and the seed (`keystep.search.settings.history`), and pruned by what
+    these tell: more workers, retries and restarts change when something is known, never what is chosen. Trials that a
+    dead run left RUNNING are taken up first, each as the trial it was.
 
     A failure is told once another trial has made progress or the search is over, so that a full disk or a lost
     network, on which `FAILED_IN_A_ROW` trials fail and the search stops, spoils none of them.
@@ -45,7 +45,7 @@ class KeystepSearch(OptunaSearch):
     Args:
         spec, space, part: the search, what it varies, the instances it is judged on.
         baseline: instance number to outcome of the unrefined model, all instances of `part`.
-        storage, journal: where the study is kept, as `search.settings.journal.open_journal` gives them.
+        storage, journal: where the study is kept, as `keystep.search.settings.journal.open_journal` gives them.
         on_end: called with the record of each trial that ends.
         on_begin: called with slot and setting of each trial that begins.
         on_over: called with the slot of each trial that needs no more work, sooner than `on_end`.
@@ -207,7 +207,7 @@ class KeystepSearch(OptunaSearch):
             self._on_over(slot)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing: `search.settings.ask_pruner` hands over every result, before the decision on it."""
+        """Nothing: `keystep.search.settings.ask_pruner` hands over every result, before the decision on it."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the study; a trial that was only interrupted is left as it is, for the next run."""

@@ -2,15 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
-from search.reporting.estimate_text import percent_with_interval
-from search.reporting.settings_text import setting_text
-from search.tracking.run_fields import metric_name
+from keystep.search.reporting.estimate_text import percent_with_interval
+from keystep.search.reporting.settings_text import setting_text
+from keystep.search.tracking.run_fields import metric_name
 
 if TYPE_CHECKING:
-    from search.result import Chosen
-    from search.search_costs import SearchCosts
-    from search.selection import HeldOut
-    from search.spec import SearchSpec
+    from keystep.search.result import Chosen
+    from keystep.search.search_costs import SearchCosts
+    from keystep.search.selection import HeldOut
+    from keystep.search.spec import SearchSpec
 
 MEANINGS = (
     "Metrics under `cost/` are those of result.json and the report: `evaluations_spent` and `evaluations_plain` count "

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.secrets import masked
-from search.tracking.runs_view import KIND_TAG, experiment_tags
-from search.tracking.sqlite_store import make_ready
+from keystep.search.secrets import masked
+from keystep.search.tracking.runs_view import KIND_TAG, experiment_tags
+from keystep.search.tracking.sqlite_store import make_ready
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
@@ -28,7 +28,7 @@ class MlflowStore:
     """Runs by slot (`parent`, `baseline`, `0`, `1`, ...) in one experiment. Every call may be made again.
 
     Methods raise what MLflow raises when the store cannot be reached. Of a database in a file, see
-    `search.tracking.sqlite_store`.
+    `keystep.search.tracking.sqlite_store`.
 
     Args:
         uri: of the store or server.

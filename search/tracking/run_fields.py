@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.config import GSNg, IterRef, Refinement
-from evaluation.statistics import Estimate, interval
-from search.secrets import masked
+from keystep.core.config import GSNg, IterRef, Refinement
+from keystep.evaluation.statistics import Estimate, interval
+from keystep.search.secrets import masked
 
 if TYPE_CHECKING:
-    from search.instances import Part
-    from search.metric_estimates import MetricsFound
-    from search.spec import SearchSpec
+    from keystep.search.instances import Part
+    from keystep.search.metric_estimates import MetricsFound
+    from keystep.search.spec import SearchSpec
 
 # Enough for a curve that is looked at while it grows; a search's conclusions use more.
 NUM_RESAMPLES = 999

@@ -10,13 +10,13 @@ import urllib.request
 from http.client import HTTPException
 from typing import TYPE_CHECKING
 
-from search.secrets import masked
-from search.tracking.search_facts import SearchFacts, Tally
-from search.tracking.spool import Event, Spool
-from search.tracking.tracking_uri import health_page
+from keystep.search.secrets import masked
+from keystep.search.tracking.search_facts import SearchFacts, Tally
+from keystep.search.tracking.spool import Event, Spool
+from keystep.search.tracking.tracking_uri import health_page
 
 if TYPE_CHECKING:
-    from search.tracking.tracked_runs import TrackedRuns
+    from keystep.search.tracking.tracked_runs import TrackedRuns
 
 LOG = logging.getLogger(__name__)
 PROBE_SECONDS = 3.0
@@ -116,7 +116,7 @@ class Sender(threading.Thread):
 
     def _connected(self) -> bool:
         """Opens the runs; False if the store has lost some of them, so that everything is sent again."""
-        from search.tracking.tracked_runs import TrackedRuns
+        from keystep.search.tracking.tracked_runs import TrackedRuns
 
         self._runs, made = TrackedRuns.connect(self._uri, self._facts, self._tally, self._opened)
         lost, self._lost = self._lost or made, False

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.seals import LINE_DIGITS, open_seal, seal
-from search.secrets import masked
+from keystep.core.seals import LINE_DIGITS, open_seal, seal
+from keystep.search.secrets import masked
 
 LOG = logging.getLogger(__name__)
 FILE_NAME = "spool.jsonl"

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from search.tracking.tracking_uri import sqlite_file
+from keystep.search.tracking.tracking_uri import sqlite_file
 
 LOG = logging.getLogger(__name__)
 STALE_SECONDS = 3600

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
-    from search.tracking.search_facts import Ended
+    from keystep.search.tracking.search_facts import Ended
 
 MIN_COMPLETE = 4  # below, importances say nothing
 

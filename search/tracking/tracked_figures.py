@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.reporting import plots
-from search.settings.space import Space
-from search.settings.study import study_name
-from search.tracking.run_fields import estimates, metric_name
-from search.tracking.search_facts import BASELINE, Tally
-from search.tracking.study_plots import study_of, write_study_plots
+from keystep.search.reporting import plots
+from keystep.search.settings.space import Space
+from keystep.search.settings.study import study_name
+from keystep.search.tracking.run_fields import estimates, metric_name
+from keystep.search.tracking.search_facts import BASELINE, Tally
+from keystep.search.tracking.study_plots import study_of, write_study_plots
 
 if TYPE_CHECKING:
-    from search.instances import Part
+    from keystep.search.instances import Part
 
 
 def draw_search(tally: Tally, held_out: Mapping[str, Mapping[int, float]], folder: Path) -> list[Path]:

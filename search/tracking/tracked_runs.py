@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.config import GSNg, Refinement
-from search.tracking.mlflow_store import PARENT, MlflowStore
-from search.tracking.run_fields import (
+from keystep.core.config import GSNg, Refinement
+from keystep.search.tracking.mlflow_store import PARENT, MlflowStore
+from keystep.search.tracking.run_fields import (
     estimates,
     experiment_name,
     gsng_text,
@@ -19,9 +19,9 @@ from search.tracking.run_fields import (
     tiam_metrics,
     trial_name,
 )
-from search.tracking.search_facts import SearchFacts, Tally, curve_steps
-from search.tracking.spool import Event
-from search.tracking.tracked_figures import draw_search, outcome_table
+from keystep.search.tracking.search_facts import SearchFacts, Tally, curve_steps
+from keystep.search.tracking.spool import Event
+from keystep.search.tracking.tracked_figures import draw_search, outcome_table
 
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 

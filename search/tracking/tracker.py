@@ -13,22 +13,22 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from core.config import GSNg, Refinement
-from search.secrets import masked
-from search.tracking.run_fields import metric_values
-from search.tracking.search_facts import BASELINE, GSNG_ALONE, SearchFacts, git_commit, versions
-from search.tracking.sender import Sender
-from search.tracking.spool import Spool, event
-from search.tracking.tracking_uri import tracking_uri
+from keystep.core.config import GSNg, Refinement
+from keystep.search.secrets import masked
+from keystep.search.tracking.run_fields import metric_values
+from keystep.search.tracking.search_facts import BASELINE, GSNG_ALONE, SearchFacts, git_commit, versions
+from keystep.search.tracking.sender import Sender
+from keystep.search.tracking.spool import Spool, event
+from keystep.search.tracking.tracking_uri import tracking_uri
 
 if TYPE_CHECKING:
-    from search.instances import Part
-    from search.metric_estimates import MetricsFound
-    from search.result import Chosen
-    from search.search_costs import SearchCosts
-    from search.selection import HeldOut
-    from search.settings.ledger import TrialRecord
-    from search.spec import SearchSpec
+    from keystep.search.instances import Part
+    from keystep.search.metric_estimates import MetricsFound
+    from keystep.search.result import Chosen
+    from keystep.search.search_costs import SearchCosts
+    from keystep.search.selection import HeldOut
+    from keystep.search.settings.ledger import TrialRecord
+    from keystep.search.spec import SearchSpec
 
 LOG = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ class Tracker:
         self, chosen: "Chosen", held_out: "HeldOut | None", export_command: str, costs: "SearchCosts | None" = None
     ) -> None:
         """The end: winner, verdict, costs, curves, figures and the note that says how to go on."""
-        from search.tracking.conclusion import conclusion
+        from keystep.search.tracking.conclusion import conclusion
 
         self._tell("concluded", "concluded", conclusion(self.spec, chosen, held_out, export_command, costs))
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from ray import tune
 
-from core.config import Refinement
-from search.settings.suggest import outcomes_of
-from search.tracking.tracker import Tracker
+from keystep.core.config import Refinement
+from keystep.search.settings.suggest import outcomes_of
+from keystep.search.tracking.tracker import Tracker
 
 
 class TuneTracking(tune.Callback):

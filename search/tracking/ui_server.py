@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
-from search.secrets import MASK, masked
-from search.tracking.runs_view import runs_page
-from search.tracking.spool import FILE_NAME, first_event
-from search.tracking.sqlite_store import make_ready
-from search.tracking.tracking_uri import health_page, named_uri, sqlite_file
+from keystep.search.secrets import MASK, masked
+from keystep.search.tracking.runs_view import runs_page
+from keystep.search.tracking.spool import FILE_NAME, first_event
+from keystep.search.tracking.sqlite_store import make_ready
+from keystep.search.tracking.tracking_uri import health_page, named_uri, sqlite_file
 
 HOST = "127.0.0.1"
 START_SECONDS = 300.0  # the first start makes the tables; on a busy machine that takes minutes

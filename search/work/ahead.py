@@ -6,11 +6,11 @@ What they show is looked at only after the choice.
 
 from collections.abc import Callable, Sequence
 
-from core.config import Refinement
-from search.images.outcomes import Outcome, setting_id
-from search.instances import Part
-from search.work.batches import BlockDone
-from search.work.pool import Asked, Block, WorkerPool
+from keystep.core.config import Refinement
+from keystep.search.images.outcomes import Outcome, setting_id
+from keystep.search.instances import Part
+from keystep.search.work.batches import BlockDone
+from keystep.search.work.pool import Asked, Block, WorkerPool
 
 
 class HeldOutAhead:

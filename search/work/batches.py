@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from os import getpid
 from typing import Any
 
-from core.config import Refinement
-from search.images.outcomes import Outcome
-from search.instances import Instance
-from search.work.evaluators import BlockEvaluator
+from keystep.core.config import Refinement
+from keystep.search.images.outcomes import Outcome
+from keystep.search.instances import Instance
+from keystep.search.work.evaluators import BlockEvaluator
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from search.work.queue import Unit
-from search.work.worker import Answer
+from keystep.search.work.queue import Unit
+from keystep.search.work.worker import Answer
 
 SUMMED = ("computed", "evaluations", "evaluations_alone", "failures", "seconds")
 
@@ -37,7 +37,7 @@ class TrialBlocks:
 
     Attributes:
         left: batches of each block that are not done.
-        values: of those that are, by block, as `search.work.batches.judged` says them, with their `seconds` and
+        values: of those that are, by block, as `keystep.search.work.batches.judged` says them, with their `seconds` and
             `notices`.
         failed: why a block cannot be done.
         served: blocks that the trial has been told.
@@ -77,7 +77,7 @@ class TrialBlocks:
             await self.news.wait()
 
     def told(self, block: int) -> dict[str, Any]:
-        """What `search.work.trial.StepTrial` reports of a block that is done, but for its slot."""
+        """What `keystep.search.work.trial.StepTrial` reports of a block that is done, but for its slot."""
         again = block in self.served
         self.served.add(block)
         values = self.values[block]

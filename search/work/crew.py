@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from search.work.worker import Answer, Worker
+from keystep.search.work.worker import Answer, Worker
 
 LOOK_SECONDS = 1.0  # between two looks at the nodes
 MOST_PAUSE = 60.0  # seconds, until a worker that cannot start is tried again while others work

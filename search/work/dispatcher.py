@@ -4,7 +4,7 @@ The GPUs belong to this pool and not to the placement groups of Ray Tune's trial
 that one, so its blocks come one after the other, and the GPU idles whenever the trial waits for a decision; drawn from
 a pool, the sixteen blocks of a trial run on sixteen GPUs, whatever is free takes what the nearest decision waits for,
 and models are loaded once a search and not once a stage. Trials themselves are processes without resources, which
-wait. The order of the work is `search.work.queue`'s; here it meets Ray.
+wait. The order of the work is `keystep.search.work.queue`'s; here it meets Ray.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, WorkerCrashedError
 
-from search.work.blocks import TrialBlocks, TrialPlan
-from search.work.crew import Crew, Hand, Hiring
-from search.work.queue import Unit, WorkQueue
-from search.work.worker import Answer
+from keystep.search.work.blocks import TrialBlocks, TrialPlan
+from keystep.search.work.crew import Crew, Hand, Hiring
+from keystep.search.work.queue import Unit, WorkQueue
+from keystep.search.work.worker import Answer
 
 DIED = "its worker died"
 SPARE_SHARE = 4  # one worker of so many may be at work that nobody waits for
@@ -53,7 +53,7 @@ class Dispatcher:
 
         Args:
             name: of the stage that asks.
-            task: see `search.work.worker.Worker.ask`.
+            task: see `keystep.search.work.worker.Worker.ask`.
             spare: whether workers take it only if they have nothing else to do, until `hurry`.
         """
         self._crew.open()
@@ -94,7 +94,7 @@ class Dispatcher:
         """A trial's block, once all its batches are done; the trial has come so far.
 
         Returns:
-            What `search.work.trial.StepTrial` reports of it; or `error`, pickled (None if workers died), and
+            What `keystep.search.work.trial.StepTrial` reports of it; or `error`, pickled (None if workers died), and
             `reason`.
         """
         await self.begin(slot, refinement)

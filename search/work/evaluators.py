@@ -5,14 +5,14 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from search.spec import SearchSpec
+from keystep.search.spec import SearchSpec
 
 if TYPE_CHECKING:
-    from core.config import Refinement
-    from search.images.outcomes import Outcome
-    from search.instances import Instance
+    from keystep.core.config import Refinement
+    from keystep.search.images.outcomes import Outcome
+    from keystep.search.instances import Instance
 
-DEFAULT_EVALUATOR = "search.images.evaluator:Evaluator"
+DEFAULT_EVALUATOR = "keystep.search.images.evaluator:Evaluator"
 
 
 class BlockEvaluator(Protocol):

@@ -12,17 +12,17 @@ from ray import cloudpickle
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from core.config import Refinement
-from search.failures import WorkFailed, in_a_line
-from search.images.outcomes import Outcome, setting_id
-from search.instances import Instance, Part
-from search.spec import ResourcesSpec, SearchSpec
-from search.work.batches import BlockDone, evaluated
-from search.work.blocks import TrialPlan
-from search.work.crew import Hiring
-from search.work.dispatcher import Dispatcher
-from search.work.evaluators import DEFAULT_EVALUATOR
-from search.work.worker import Answer
+from keystep.core.config import Refinement
+from keystep.search.failures import WorkFailed, in_a_line
+from keystep.search.images.outcomes import Outcome, setting_id
+from keystep.search.instances import Instance, Part
+from keystep.search.spec import ResourcesSpec, SearchSpec
+from keystep.search.work.batches import BlockDone, evaluated
+from keystep.search.work.blocks import TrialPlan
+from keystep.search.work.crew import Hiring
+from keystep.search.work.dispatcher import Dispatcher
+from keystep.search.work.evaluators import DEFAULT_EVALUATOR
+from keystep.search.work.worker import Answer
 
 Result = TypeVar("Result")
 Block = tuple[Refinement | None, Sequence[Instance]]
@@ -55,11 +55,11 @@ class WorkerPool:
     Args:
         spec: the search.
         workers: how many at most; None is `resources.workers`, or as many as fit, now and on nodes that come later.
-        evaluator: import path, as `search.work.evaluators.evaluator_for` takes it.
+        evaluator: import path, as `keystep.search.work.evaluators.evaluator_for` takes it.
 
     Attributes:
         on_notices: told what workers have to tell the user, such as damage that they met in stored files.
-        on_state: told now and then what the workers do, as `search.work.dispatcher.Dispatcher.state` says it.
+        on_state: told now and then what the workers do, as `keystep.search.work.dispatcher.Dispatcher.state` says it.
 
     Raises:
         ValueError: not one worker fits; says what there is.
@@ -158,7 +158,7 @@ class WorkerPool:
         return self.map(question, [arguments])[0]
 
     def plan_trials(self, part: Part, decides_from: int) -> None:
-        """Trials of `search.work.trial` will draw on this pool, under the name that it has from now on.
+        """Trials of `keystep.search.work.trial` will draw on this pool, under the name that it has from now on.
 
         Args:
             part: what they are judged on.

@@ -6,7 +6,7 @@ from typing import Any
 import ray
 from ray.tune import Trainable
 
-from search.failures import WorkFailed
+from keystep.search.failures import WorkFailed
 
 
 class StepTrial(Trainable):

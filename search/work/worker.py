@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray import cloudpickle
 
-from search.images.notices import damage_noted
+from keystep.search.images.notices import damage_noted
 
 Question = Callable[..., Any]
 """A function of a module; a worker calls it with its evaluator, and with arguments."""
@@ -48,7 +48,7 @@ class Worker:
 
     Args:
         spec: the search, as JSON.
-        evaluator: import path, as `search.work.evaluators.evaluator_for` takes it.
+        evaluator: import path, as `keystep.search.work.evaluators.evaluator_for` takes it.
     """
 
     def __init__(self, spec: str, evaluator: str):
@@ -88,9 +88,9 @@ class Worker:
             refinement: the setting as plain values.
 
         Returns:
-            `search.work.batches.judged`'s plain values.
+            `keystep.search.work.batches.judged`'s plain values.
         """
-        from search.work.batches import judged
+        from keystep.search.work.batches import judged
 
         return self._answered(lambda: judged(self._loaded(), _instances(part), refinement, numbers), ticket)
 
@@ -120,8 +120,8 @@ class Worker:
         return replace(answer, seconds=time.perf_counter() - began, evaluations=spent)
 
     def _loaded(self) -> Any:
-        from search.spec import SearchSpec
-        from search.work.evaluators import evaluator_for
+        from keystep.search.spec import SearchSpec
+        from keystep.search.work.evaluators import evaluator_for
 
         return evaluator_for(SearchSpec.model_validate_json(self._spec), self._evaluator)
 

@@ -1,8 +1,9 @@
 """How many results the driver takes: a soak of trials of milliseconds through the real Ray Tune loop of a search.
 
-Every trial goes through `search.tuning.run_trials`, the pool of `search.work` and a study on disk, as in a search; only
-the images are made up. Results a second, the driver's time a trial and its memory are measured over the run, so that a
-driver that slows down or grows with the number of trials shows. Run ``python -m tests.benchmarks.bench_driver --save``.
+Every trial goes through `keystep.search.tuning.run_trials`, the pool of `keystep.search.work` and a study on disk, as
+in a search; only the images are made up. Results a second, the driver's time a trial and its memory are measured over
+the run, so that a driver that slows down or grows with the number of trials shows. Run
+``python -m tests.benchmarks.bench_driver --save``.
 """
 
 import argparse
@@ -23,14 +24,14 @@ import ray
 from matplotlib.figure import Figure
 from ray import tune
 
-from core.config import Refinement
-from search.images.outcomes import Outcome
-from search.instances import Instance, make_parts
-from search.spec import SearchSpec
-from search.tracking.tracker import Tracker
-from search.tracking.tune_tracking import TuneTracking
-from search.tuning import run_trials
-from search.work.pool import WorkerPool
+from keystep.core.config import Refinement
+from keystep.search.images.outcomes import Outcome
+from keystep.search.instances import Instance, make_parts
+from keystep.search.spec import SearchSpec
+from keystep.search.tracking.tracker import Tracker
+from keystep.search.tracking.tune_tracking import TuneTracking
+from keystep.search.tuning import run_trials
+from keystep.search.work.pool import WorkerPool
 from tests.benchmarks.report_files import REPORTS, report_path, this_cpu
 from tests.search.small_search import TIMESTEPS, make_spec, surroundings
 from tests.search.stand_in import outcome

@@ -20,8 +20,8 @@ import matplotlib
 import numpy as np
 from scipy.stats import binomtest
 
-from search.replaying.recorded_grid import load_grid
-from search.replaying.replay import replay
+from keystep.search.replaying.recorded_grid import load_grid
+from keystep.search.replaying.replay import replay
 from tests.benchmarks.report_files import report_path, this_cpu
 
 matplotlib.use("Agg")

@@ -21,11 +21,11 @@ import tracemalloc
 import numpy as np
 from PIL import Image
 
-from core.prompts import Entity, Prompt
-from evaluation.detection_cache import DetectionCache
-from evaluation.detections import Instance, measure
-from evaluation.masks import mask_box
-from evaluation.tiam import TiamSettings, score_detections
+from keystep.core.prompts import Entity, Prompt
+from keystep.evaluation.detection_cache import DetectionCache
+from keystep.evaluation.detections import Instance, measure
+from keystep.evaluation.masks import mask_box
+from keystep.evaluation.tiam import TiamSettings, score_detections
 from tests.benchmarks.report_files import REPORTS, report_path, this_cpu
 
 NOUNS = ["cat", "dog", "bird", "bench", "car"]

@@ -19,17 +19,17 @@ from pathlib import Path
 import ray
 import torch
 
-from core.config import Refinement
-from search.images.evaluator import Evaluator
-from search.images.schedule import timesteps_of
-from search.instances import make_parts
-from search.ray_runtime import start_ray
-from search.selection import Candidate, select
-from search.settings.space import Space
-from search.spec import SearchSpec
-from search.spec_io import load_spec
-from search.tuning import run_trials
-from search.work.pool import WorkerPool
+from keystep.core.config import Refinement
+from keystep.search.images.evaluator import Evaluator
+from keystep.search.images.schedule import timesteps_of
+from keystep.search.instances import make_parts
+from keystep.search.ray_runtime import start_ray
+from keystep.search.selection import Candidate, select
+from keystep.search.settings.space import Space
+from keystep.search.spec import SearchSpec
+from keystep.search.spec_io import load_spec
+from keystep.search.tuning import run_trials
+from keystep.search.work.pool import WorkerPool
 from tests.benchmarks.report_files import report_path, this_cpu
 
 Outcomes = dict[int, float]

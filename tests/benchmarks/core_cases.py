@@ -21,12 +21,12 @@ from diffusers import (
 )
 from torch import Tensor
 
-from core import attention_call, probabilities
-from core.backbones import Backbone, Conditioning, MMDiTBackbone, UNetBackbone
-from core.config import IterRef
-from core.entity_maps import entity_attention
-from core.losses import LOSSES
-from core.refine import iterative_refinement
+from keystep.core import attention_call, probabilities
+from keystep.core.backbones import Backbone, Conditioning, MMDiTBackbone, UNetBackbone
+from keystep.core.config import IterRef
+from keystep.core.entity_maps import entity_attention
+from keystep.core.losses import LOSSES
+from keystep.core.refine import iterative_refinement
 from tests.core.whole_attention import plain_probabilities
 from tests.tiny_models import clip_tokenizer
 

@@ -14,12 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from core.config import StepConfig
-from core.entity_list import parse_entities
-from core.generation import generate, load_pipeline
-from core.prompts import Prompt
-from search.replaying.recorded_grid import load_grid
-from search.reporting.plots import save
+from keystep.core.config import StepConfig
+from keystep.core.entity_list import parse_entities
+from keystep.core.generation import generate, load_pipeline
+from keystep.core.prompts import Prompt
+from keystep.search.replaying.recorded_grid import load_grid
+from keystep.search.reporting.plots import save
 from tests.benchmarks.shapes_curve import curve
 
 PICTURES = (

@@ -18,15 +18,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from core.config import Refinement
-from search.images.evaluator import Evaluator
-from search.images.schedule import timesteps_of
-from search.instances import make_parts
-from search.replaying.recorded_grid import GRIDS, save_grid
-from search.settings.space import Space
-from search.spec import SearchSpec
-from search.spec_io import load_spec
-from search.work.evaluators import evaluator_for
+from keystep.core.config import Refinement
+from keystep.search.images.evaluator import Evaluator
+from keystep.search.images.schedule import timesteps_of
+from keystep.search.instances import make_parts
+from keystep.search.replaying.recorded_grid import GRIDS, save_grid
+from keystep.search.settings.space import Space
+from keystep.search.spec import SearchSpec
+from keystep.search.spec_io import load_spec
+from keystep.search.work.evaluators import evaluator_for
 
 COMMON = (
     "space.gsng=[off, on]",

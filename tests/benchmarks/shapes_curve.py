@@ -9,10 +9,10 @@ Writes curve-<model>.png and prints the numbers.
 import argparse
 from pathlib import Path
 
-from core.config import Refinement
-from evaluation.statistics import Estimate, compare, interval
-from search.replaying.recorded_grid import RecordedGrid, load_grid
-from search.reporting.plots import CurvePoint, save, tiam_by_timestep
+from keystep.core.config import Refinement
+from keystep.evaluation.statistics import Estimate, compare, interval
+from keystep.search.replaying.recorded_grid import RecordedGrid, load_grid
+from keystep.search.reporting.plots import CurvePoint, save, tiam_by_timestep
 
 ITERATIONS, IOU = 10, 1.0
 

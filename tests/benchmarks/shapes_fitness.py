@@ -18,17 +18,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.backbones.base import Backbone
-from core.backbones.registry import backbone_for
-from core.config import AttentionChoice, IterRef, LossWeights, Refinement, SamplerConfig
-from core.generation import load_pipeline
-from core.prompts import Prompt
-from core.sampling import Sampler
-from core.shapes.models import resolve_model
-from evaluation.detectors import SHAPES_DETECTOR, load_detector
-from evaluation.prompt_sets import standard_set, standard_template
-from evaluation.statistics import compare, interval
-from evaluation.tiam import TiamSettings, score_images
+from keystep.core.backbones.base import Backbone
+from keystep.core.backbones.registry import backbone_for
+from keystep.core.config import AttentionChoice, IterRef, LossWeights, Refinement, SamplerConfig
+from keystep.core.generation import load_pipeline
+from keystep.core.prompts import Prompt
+from keystep.core.sampling import Sampler
+from keystep.core.shapes.models import resolve_model
+from keystep.evaluation.detectors import SHAPES_DETECTOR, load_detector
+from keystep.evaluation.prompt_sets import standard_set, standard_template
+from keystep.evaluation.statistics import compare, interval
+from keystep.evaluation.tiam import TiamSettings, score_images
 
 SETS = ("shapes_two", "shapes_two_colored", "shapes_three", "shapes_three_colored")
 SAMPLERS = {
@@ -97,7 +97,7 @@ class Bench:
     @torch.no_grad()
     def _raw_attention(self, latents, timestep, conditioning):
         """(B, queries, entities): attention to each entity's tokens before the method's softmax and smoothing."""
-        from core.attention import AttentionCapture
+        from keystep.core.attention import AttentionCapture
 
         layers, grid = self.backbone.attention_layers(*latents.shape[-2:])
         columns = conditioning.columns

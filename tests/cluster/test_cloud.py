@@ -7,9 +7,9 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from cluster.targets import TARGETS
-from cluster.targets.cloud import CloudOptions
-from search.spec_io import load_spec
+from keystep.cluster.targets import TARGETS
+from keystep.cluster.targets.cloud import CloudOptions
+from keystep.search.spec_io import load_spec
 from tests.cluster.tiny import keystep, programs_in, search_id, spec_in
 
 IMAGE = "registry.example/keystep:0.1.0"
@@ -68,7 +68,9 @@ def test_the_job_waits_for_machines_and_reads_the_spec_that_was_written() -> Non
     job = made["metadata"]["submit"]
     (write,) = made["head_setup_commands"]
     file = write.rpartition("> ")[2]
-    assert job.startswith("ray job submit --no-wait --submission-id JOB -- python -m cluster.scale_up --nodes 3 ")
+    assert job.startswith(
+        "ray job submit --no-wait --submission-id JOB -- python -m keystep.cluster.scale_up --nodes 3 "
+    )
     assert job.endswith(f" -- bash -c 'keystep doctor {file} && keystep search {file}'")
 
 

@@ -7,17 +7,17 @@ from pathlib import Path
 import optuna
 import pytest
 
-from cluster.commands.estimate import estimate as command
-from cluster.estimate import Estimate, estimate, workers_on
-from cluster.estimate_report import draw, duration, report, to_json
-from cluster.replayed import NUM_REPLAYS, replayed_trials
-from cluster.simulation import Pace
-from cluster.workload import Workload, expected_work, plain_work, settings_of
-from search.images.evaluator import Evaluator
-from search.instances import make_parts
-from search.reporting.report_formats import Table, to_html
-from search.settings.space import Space
-from search.spec_io import load_spec
+from keystep.cluster.commands.estimate import estimate as command
+from keystep.cluster.estimate import Estimate, estimate, workers_on
+from keystep.cluster.estimate_report import draw, duration, report, to_json
+from keystep.cluster.replayed import NUM_REPLAYS, replayed_trials
+from keystep.cluster.simulation import Pace
+from keystep.cluster.workload import Workload, expected_work, plain_work, settings_of
+from keystep.search.images.evaluator import Evaluator
+from keystep.search.instances import make_parts
+from keystep.search.reporting.report_formats import Table, to_html
+from keystep.search.settings.space import Space
+from keystep.search.spec_io import load_spec
 from tests.search.evaluator_cases import STEPS, small_spec
 from tests.search.small_search import make_spec
 from tests.search.test_replay import _grid as stand_in_grid
@@ -185,7 +185,7 @@ def test_the_command_prints_and_draws(
 ) -> None:
     """With the pruning of searches replayed on a grid of the stand-in."""
     recorded = stand_in_grid(make_spec(tmp_path))
-    monkeypatch.setattr("cluster.replayed.load_grid", lambda: recorded)
+    monkeypatch.setattr("keystep.cluster.replayed.load_grid", lambda: recorded)
     plot = tmp_path / "cost.png"
     optuna.logging.set_verbosity(optuna.logging.INFO)
     command("shapes-sd", None, 0.01, measure=False, price=1.5, gpus="8,1", storage=500.0, as_json=True, plot=plot)

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cluster.targets.cloud import HOME
-from cluster.targets.rayjob import USER
+from keystep.cluster.targets.cloud import HOME
+from keystep.cluster.targets.rayjob import USER
 from tests.cluster.tiny import ROOT
 
 DOCKERFILE = ROOT / "cluster" / "templates" / "Dockerfile"

@@ -7,9 +7,9 @@ import pytest
 import ray
 import yaml
 
-from cluster.targets import TARGETS
-from cluster.targets.kuberay import KubeRayOptions, state_of
-from search.spec_io import load_spec
+from keystep.cluster.targets import TARGETS
+from keystep.cluster.targets.kuberay import KubeRayOptions, state_of
+from keystep.search.spec_io import load_spec
 from tests.cluster.rayjob_facts import RAYJOB, broken
 
 IMAGE = "registry.example/keystep:0.1.0"

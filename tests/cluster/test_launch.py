@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.launch import spec_to_launch
-from cluster.launches import Launch, find_launch
-from cluster.targets import TARGETS
-from search.spec_io import load_spec, parse_spec
+from keystep.cluster.launch import spec_to_launch
+from keystep.cluster.launches import Launch, find_launch
+from keystep.cluster.targets import TARGETS
+from keystep.search.spec_io import load_spec, parse_spec
 from tests.cluster.tiny import keystep, programs_in, search_id, spec_in
 
 SECRET = "hunter2-s3cr3t"

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from cluster.targets.local import Local
-from search.stored_searches import load_result
+from keystep.cluster.targets.local import Local
+from keystep.search.stored_searches import load_result
 from tests.cluster.tiny import ROOT, TRIALS, keystep, search_id, spec_in
 
 LISTENING = """
 import json, os, psutil, ray
-from search.ray_runtime import start_ray
+from keystep.search.ray_runtime import start_ray
 start_ray()
 processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
 sockets = [each for process in processes for each in process.net_connections("inet") if each.status == "LISTEN"]
@@ -26,7 +26,7 @@ ray.shutdown()
 
 
 def started(*arguments: object) -> subprocess.Popen[str]:
-    own = "import sys; from cluster.cli import main; main()"
+    own = "import sys; from keystep.cluster.cli import main; main()"
     background = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]  # as a script's background job
     command = [*background, sys.executable, "-W", "ignore", "-c", own, *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_worker_niceness": "0"}

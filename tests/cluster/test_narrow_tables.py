@@ -7,16 +7,16 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-import cluster.cli
-from cluster.checks_report import report as checks_report
-from cluster.estimate import Estimate, estimate
-from cluster.estimate_report import report
-from cluster.node_checks import Check
-from cluster.simulation import Pace
-from search.cli import build_app
-from search.reporting.fitted_table import FittedTable
-from search.reporting.report_formats import Report, Table
-from search.spec_io import load_spec
+import keystep.cluster.cli
+from keystep.cluster.checks_report import report as checks_report
+from keystep.cluster.estimate import Estimate, estimate
+from keystep.cluster.estimate_report import report
+from keystep.cluster.node_checks import Check
+from keystep.cluster.simulation import Pace
+from keystep.search.cli import build_app
+from keystep.search.reporting.fitted_table import FittedTable
+from keystep.search.reporting.report_formats import Report, Table
+from keystep.search.spec_io import load_spec
 from tests.search.whole_cells import check_shown
 
 NARROW = (80, 60)
@@ -48,7 +48,7 @@ def test_nothing_of_an_estimate_is_cut(found: Estimate, width: int) -> None:
 
 @pytest.mark.parametrize("width", NARROW)
 def test_the_steps_of_an_estimate_are_numbered_in_full(width: int) -> None:
-    app = build_app(cluster.cli.commands())
+    app = build_app(keystep.cluster.cli.commands())
     given = ["estimate", "shapes-sd", "--seconds-per-evaluation", "0.02", "--price-per-gpu-hour", "2.5"]
     shown = CliRunner().invoke(app, given, env={"COLUMNS": str(width)})
     assert shown.exit_code == 0, shown.stderr

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from cluster.simulation import BACKLOG, LEAVING, Pace, limit_of, lookahead_for, saturation, simulate
-from cluster.workload import BlockWork, Workload
+from keystep.cluster.simulation import BACKLOG, LEAVING, Pace, limit_of, lookahead_for, saturation, simulate
+from keystep.cluster.workload import BlockWork, Workload
 
 ONE = Pace(evaluation=1.0)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.targets import TARGETS
-from search.stored_searches import load_result
+from keystep.cluster.targets import TARGETS
+from keystep.search.stored_searches import load_result
 from tests.cluster.tiny import ROOT, TRIALS, keystep, programs_in, search_id, spec_in
 
 NODES = ["127.0.0.2", "127.0.0.3"]
@@ -172,7 +172,7 @@ echo more >> "{log}"
 if test "$(wc -l < "{log}")" -lt 4; then echo RUNNING; else echo COMPLETED; fi
 """
     monkeypatch.setenv("PATH", programs_in(tmp_path / "bin", squeue=squeue))
-    monkeypatch.setattr("cluster.targets.slurm.PAUSE", 0.01)
+    monkeypatch.setattr("keystep.cluster.targets.slurm.PAUSE", 0.01)
     pieces = TARGETS["slurm"].logs({"job": "7", "log": str(log)}, follow=True)
     assert list(pieces) == ["begun\nmore\n", "more\n", "more\n"]
 

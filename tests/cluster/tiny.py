@@ -9,9 +9,9 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from cluster.cli import commands
-from search.cli import build_app
-from search.spec_io import load_spec
+from keystep.cluster.cli import commands
+from keystep.search.cli import build_app
+from keystep.search.spec_io import load_spec
 
 ROOT = Path(__file__).parents[2]
 TRIALS = 2
@@ -54,7 +54,7 @@ def keystep(*arguments: object) -> Result:
 def programs_in(folder: Path, **texts: str) -> str:
     """A PATH on which programs of these texts come first, and `keystep` and `python` are those of this checkout."""
     folder.mkdir(parents=True, exist_ok=True)
-    own = "import sys; from cluster.cli import main; sys.argv[0] = 'keystep'; main()"
+    own = "import sys; from keystep.cluster.cli import main; sys.argv[0] = 'keystep'; main()"
     command = f'PYTHONPATH="{ROOT}" exec "{sys.executable}" -W ignore -c "{own}" "$@"'
     texts = {"keystep": f"#!/bin/bash\n{command}\n", "python": f'#!/bin/bash\nexec "{sys.executable}" "$@"\n'} | texts
     for name, text in texts.items():

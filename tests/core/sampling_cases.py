@@ -6,8 +6,8 @@ import diffusers
 import torch
 from torch import Tensor
 
-from core.config import SamplerConfig
-from core.prompts import Entity, Prompt
+from keystep.core.config import SamplerConfig
+from keystep.core.prompts import Entity, Prompt
 from tests.tiny_models import TINY_MODELS
 
 PROMPTS = (

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from core.backbones import backbone_for
-from core.call_checks import called_denoiser
-from core.callback import StepRefinement
-from core.config import GSNg, IterRef, Refinement
-from core.generation import generate
-from core.prompts import Entity
-from core.sampling import Sampler
+from keystep.core.backbones import backbone_for
+from keystep.core.call_checks import called_denoiser
+from keystep.core.callback import StepRefinement
+from keystep.core.config import GSNg, IterRef, Refinement
+from keystep.core.generation import generate
+from keystep.core.prompts import Entity
+from keystep.core.sampling import Sampler
 from tests.core.sampling_cases import PROMPTS
 from tests.core.test_callback import ready_pipe, step_config, tiny_pipe
 
@@ -190,7 +190,7 @@ def test_a_path_in_the_place_of_a_config() -> None:
 def test_prompts_that_are_none() -> None:
     """In a process of its own: here the types that signatures state are checked first."""
     cases = """
-from core.prompts import Entity, Prompt
+from keystep.core.prompts import Entity, Prompt
 for text, entities in (("a cat", "cat"), ("a cat", Entity("cat")), ("a cat", ["cat"]), (["a cat"], [])):
     try:
         Prompt(text, entities)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from diffusers import StableDiffusionAttendAndExcitePipeline
 
-from core.backbones import backbone_for
-from core.config import IterRef
-from core.losses import LOSSES
-from core.prompts import Entity, Prompt
-from core.refine import iterative_refinement
+from keystep.core.backbones import backbone_for
+from keystep.core.config import IterRef
+from keystep.core.losses import LOSSES
+from keystep.core.prompts import Entity, Prompt
+from keystep.core.refine import iterative_refinement
 from tests.tiny_models import tiny_sd
 
 PROMPT = Prompt("a cat and a frog", (Entity("cat"), Entity("frog")))

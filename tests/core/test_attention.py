@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from core import probabilities as probabilities_module
-from core.attention import AttentionCapture
-from core.attention_call import TokenPlaces
-from core.backbones import Backbone, MMDiTBackbone, backbone_for
-from core.config import AttentionChoice
-from core.entity_maps import smooth
-from core.probabilities import head_sum_probabilities
-from core.prompts import Entity, Prompt
+from keystep.core import probabilities as probabilities_module
+from keystep.core.attention import AttentionCapture
+from keystep.core.attention_call import TokenPlaces
+from keystep.core.backbones import Backbone, MMDiTBackbone, backbone_for
+from keystep.core.config import AttentionChoice
+from keystep.core.entity_maps import smooth
+from keystep.core.probabilities import head_sum_probabilities
+from keystep.core.prompts import Entity, Prompt
 from tests.core.whole_attention import plain_maps, plain_probabilities
 from tests.tiny_models import TINY_MODELS, tiny_sd, tiny_sd3, tiny_sd35
 

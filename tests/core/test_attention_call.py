@@ -9,9 +9,9 @@ from diffusers.models.attention_dispatch import attention_backend
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from core import attention_call
-from core.attention import AttentionCapture
-from core.attention_call import AttentionCall, TokenPlaces
+from keystep.core import attention_call
+from keystep.core.attention import AttentionCapture
+from keystep.core.attention_call import AttentionCall, TokenPlaces
 
 COLUMNS = [(1, 3), (5, 6)]
 IMAGE_FIRST = TokenPlaces(queries=9, first_query=0, first_text=9)

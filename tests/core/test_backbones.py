@@ -8,10 +8,10 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from core.backbones import BACKBONES, Backbone, Conditioning, MMDiTBackbone, UNetBackbone, backbone_for
-from core.config import AttentionChoice
-from core.generation import load_pipeline
-from core.prompts import Entity, Prompt
+from keystep.core.backbones import BACKBONES, Backbone, Conditioning, MMDiTBackbone, UNetBackbone, backbone_for
+from keystep.core.config import AttentionChoice
+from keystep.core.generation import load_pipeline
+from keystep.core.prompts import Entity, Prompt
 from tests.tiny_models import TINY_MODELS, tiny_sd, tiny_sd2, tiny_sd3, tiny_sdxl, tiny_vae
 
 TWO = Prompt("a red circle and a blue star", (Entity("circle", "red"), Entity("star", "blue")))

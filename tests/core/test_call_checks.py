@@ -8,9 +8,9 @@ import diffusers
 import pytest
 from PIL import Image
 
-from core.callback import StepRefinement
-from core.config import GSNg, IterRef, Refinement, StepConfig
-from core.generation import generate, load_pipeline
+from keystep.core.callback import StepRefinement
+from keystep.core.config import GSNg, IterRef, Refinement, StepConfig
+from keystep.core.generation import generate, load_pipeline
 from tests.core.sampling_cases import PROMPTS, pipe_for, sampler_config
 from tests.core.test_callback import own_call, ready_pipe, step_config
 from tests.tiny_models import tiny_sd

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.backbones import backbone_for
-from core.callback import StepRefinement
-from core.config import GSNg, IterRef, Refinement, StepConfig
-from core.prompts import Entity, Prompt
-from core.sampling import Sampler
+from keystep.core.backbones import backbone_for
+from keystep.core.callback import StepRefinement
+from keystep.core.config import GSNg, IterRef, Refinement, StepConfig
+from keystep.core.prompts import Entity, Prompt
+from keystep.core.sampling import Sampler
 from tests.core.sampling_cases import PROMPTS, largest_difference, pipe_for, sampler_config, use_scheduler
 from tests.tiny_models import TINY_MODELS
 

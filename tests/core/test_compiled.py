@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.backbones import backbone_for
-from core.backbones.compiled import eagerly
-from core.callback import StepRefinement
-from core.config import GSNg, IterRef, Refinement, StepConfig
-from core.fingerprint import pipeline_fingerprint
-from core.generation import generate
-from core.sampling import Sampler
+from keystep.core.backbones import backbone_for
+from keystep.core.backbones.compiled import eagerly
+from keystep.core.callback import StepRefinement
+from keystep.core.config import GSNg, IterRef, Refinement, StepConfig
+from keystep.core.fingerprint import pipeline_fingerprint
+from keystep.core.generation import generate
+from keystep.core.sampling import Sampler
 from tests.core.sampling_cases import PROMPTS, largest_difference, sampler_config, use_scheduler
 from tests.tiny_models import TINY_MODELS
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.config import (
+from keystep.core.config import (
     AttentionChoice,
     GSNg,
     IterRef,
@@ -19,7 +19,7 @@ from core.config import (
     SamplerConfig,
     StepConfig,
 )
-from core.evidence import Estimate, Evidence
+from keystep.core.evidence import Estimate, Evidence
 
 SD = SamplerConfig(
     scheduler="DDPMScheduler",

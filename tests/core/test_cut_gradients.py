@@ -7,11 +7,11 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0, JointAttnProcessor2_0, SlicedAttnProcessor
 from torch import Tensor
 
-from core.backbones import Backbone, backbone_for
-from core.config import IterRef, Refinement
-from core.gradients import Gradients
-from core.refine import iterative_refinement
-from core.sampling import Sampler
+from keystep.core.backbones import Backbone, backbone_for
+from keystep.core.config import IterRef, Refinement
+from keystep.core.gradients import Gradients
+from keystep.core.refine import iterative_refinement
+from keystep.core.sampling import Sampler
 from tests.core.sampling_cases import PROMPTS, sampler_config, use_scheduler
 from tests.tiny_models import TINY_MODELS
 

@@ -7,8 +7,8 @@ import diffusers
 import pytest
 import torch
 
-from core.dtypes import dtype_argument
-from core.generation import load_pipeline
+from keystep.core.dtypes import dtype_argument
+from keystep.core.generation import load_pipeline
 from tests.tiny_models import tiny_sd
 
 

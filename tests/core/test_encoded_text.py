@@ -10,12 +10,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 
-from core.backbones import backbone_for
-from core.callback import StepRefinement
-from core.config import GSNg, Refinement, SamplerConfig, StepConfig
-from core.generation import generate, load_pipeline
-from core.prompts import Entity, Prompt
-from search.images.encodings import Encodings
+from keystep.core.backbones import backbone_for
+from keystep.core.callback import StepRefinement
+from keystep.core.config import GSNg, Refinement, SamplerConfig, StepConfig
+from keystep.core.generation import generate, load_pipeline
+from keystep.core.prompts import Entity, Prompt
+from keystep.search.images.encodings import Encodings
 from tests.tiny_models import TINY_MODELS, tiny_sd, tiny_sdxl
 
 TOY = "<my-toy>"

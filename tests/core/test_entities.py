@@ -2,8 +2,8 @@
 
 import pytest
 
-from core.entity_list import parse_entities
-from core.prompts import Entity, Prompt
+from keystep.core.entity_list import parse_entities
+from keystep.core.prompts import Entity, Prompt
 
 
 @pytest.mark.parametrize(

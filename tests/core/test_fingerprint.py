@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline
 
-from core.fingerprint import pipeline_fingerprint
+from keystep.core.fingerprint import pipeline_fingerprint
 from tests.tiny_models import clip_tokenizer, tiny_sd, tiny_sd3
 
 

@@ -11,8 +11,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from core.generation import load_pipeline
-from core.hub import hub_trouble, model_file, weights_trouble
+from keystep.core.generation import load_pipeline
+from keystep.core.hub import hub_trouble, model_file, weights_trouble
 
 INDEX = "model_index.json"
 FILES = {

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.latents import LatentStore, content_key
-from core.points import Point
+from keystep.core.latents import LatentStore, content_key
+from keystep.core.points import Point
 
 
 def a_point(seed: int = 0, rows: int = 1, side: int = 8) -> Point:
@@ -164,7 +164,7 @@ def test_no_room_is_one_warning_and_work_goes_on(tmp_path: Path) -> None:
     """A real limit of the operating system on file size, in a process of its own."""
     script = f"""
 import resource, warnings
-from core.latents import LatentStore
+from keystep.core.latents import LatentStore
 from tests.core.test_latents import a_point
 store = LatentStore({str(tmp_path)!r})
 store.put("aa" * 32, a_point())

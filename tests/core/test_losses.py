@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.config import LossWeights
-from core.losses import LOSSES, catastrophic_neglect, combined_loss, intersection_over_union
+from keystep.core.config import LossWeights
+from keystep.core.losses import LOSSES, catastrophic_neglect, combined_loss, intersection_over_union
 
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 

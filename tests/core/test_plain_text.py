@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from core.bounded_json import parse_json
-from core.config import StepConfig
-from core.plain_text import read_text
+from keystep.core.bounded_json import parse_json
+from keystep.core.config import StepConfig
+from keystep.core.plain_text import read_text
 
 TEXT = "a café,\r\nl\u2019été \u2013 a cat\r\n"
 

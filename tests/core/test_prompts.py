@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from transformers import T5Tokenizer
 from transformers.tokenization_python import PreTrainedTokenizer
 
-from core.entity_list import parse_entities
-from core.mentions import find_words
-from core.prompts import Entity, EntityTokens, Prompt, locate_entities, located_mentions
-from evaluation.prompt_io import check_prompt
+from keystep.core.entity_list import parse_entities
+from keystep.core.mentions import find_words
+from keystep.core.prompts import Entity, EntityTokens, Prompt, locate_entities, located_mentions
+from keystep.evaluation.prompt_io import check_prompt
 from tests.tiny_models import clip_tokenizer
 
 T5_TEXTS = [

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from core.config import GSNg, IterRef
-from core.refine import LossFn, guidance_shift, iterative_refinement, step_size_at
+from keystep.core.config import GSNg, IterRef
+from keystep.core.refine import LossFn, guidance_shift, iterative_refinement, step_size_at
 
 STEPS = 50
 TARGETS = torch.tensor([0.0, 1.0, -2.0, 5.0, 3.0])

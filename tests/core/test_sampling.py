@@ -6,12 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from core.backbones import backbone_for
-from core.config import GSNg, IterRef, LossWeights, Refinement
-from core.losses import combined_loss
-from core.points import Point
-from core.sampling import Sampler
-from core.schedulers import dynamic_shift
+from keystep.core.backbones import backbone_for
+from keystep.core.config import GSNg, IterRef, LossWeights, Refinement
+from keystep.core.losses import combined_loss
+from keystep.core.points import Point
+from keystep.core.sampling import Sampler
+from keystep.core.schedulers import dynamic_shift
 from tests.core.sampling_cases import (
     CASES,
     GUIDANCE,

@@ -11,7 +11,7 @@ from diffusers import (
     PNDMScheduler,
 )
 
-from core.config import IterRef, Refinement, SamplerConfig, StepConfig
+from keystep.core.config import IterRef, Refinement, SamplerConfig, StepConfig
 
 SD = SamplerConfig(
     scheduler="DDPMScheduler",

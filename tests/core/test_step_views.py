@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from core.backbones import backbone_for
-from core.config import IterRef, Refinement, SamplerConfig
-from core.prompts import Entity, Prompt
-from core.sampling import Sampler
-from core.step_views import step_views
+from keystep.core.backbones import backbone_for
+from keystep.core.config import IterRef, Refinement, SamplerConfig
+from keystep.core.prompts import Entity, Prompt
+from keystep.core.sampling import Sampler
+from keystep.core.step_views import step_views
 from tests.tiny_models import TINY_MODELS
 
 PROMPT = Prompt("a red circle and a blue star", [Entity("circle", "red"), Entity("star", "blue")])

@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image, ImageChops
 
-from core.callback import StepRefinement
-from core.config import GSNg, IterRef, Refinement, StepConfig
-from core.generation import generate, load_pipeline
-from core.prompts import Entity, Prompt
-from core.turns import Busy, Queue, alone_with
+from keystep.core.callback import StepRefinement
+from keystep.core.config import GSNg, IterRef, Refinement, StepConfig
+from keystep.core.generation import generate, load_pipeline
+from keystep.core.prompts import Entity, Prompt
+from keystep.core.turns import Busy, Queue, alone_with
 from tests.core.sampling_cases import sampler_config
 from tests.tiny_models import tiny_sd
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from core import attention_call, probabilities
-from core.backbones import Backbone, MMDiTBackbone, backbone_for
-from core.config import IterRef
-from core.losses import LOSSES
-from core.prompts import Entity, Prompt
-from core.refine import iterative_refinement
+from keystep.core import attention_call, probabilities
+from keystep.core.backbones import Backbone, MMDiTBackbone, backbone_for
+from keystep.core.config import IterRef
+from keystep.core.losses import LOSSES
+from keystep.core.prompts import Entity, Prompt
+from keystep.core.refine import iterative_refinement
 from tests.core.whole_attention import plain_probabilities
 from tests.tiny_models import TINY_MODELS, tiny_sd, tiny_sd3, tiny_sd35
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.config import GSNg, Refinement, StepConfig
-from core.generation import load_pipeline
-from core.weight_files import weights_problem
+from keystep.core.config import GSNg, Refinement, StepConfig
+from keystep.core.generation import load_pipeline
+from keystep.core.weight_files import weights_problem
 from tests.core.sampling_cases import sampler_config
 from tests.tiny_models import tiny_sd
 
@@ -39,7 +39,7 @@ def test_diffusers_itself_is_told_to_take_safetensors_alone(
     saved: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the files cannot be seen beforehand, as on the hub."""
-    monkeypatch.setattr("core.generation.weights_problem", lambda *_, **__: None)
+    monkeypatch.setattr("keystep.core.generation.weights_problem", lambda *_, **__: None)
     with pytest.raises(OSError, match="cannot be loaded"):
         load_pipeline(str(saved["pickled"]))
 

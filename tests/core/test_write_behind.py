@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.latents import LatentStore
-from core.points import Point
-from core.write_behind import WriteBehind
+from keystep.core.latents import LatentStore
+from keystep.core.points import Point
+from keystep.core.write_behind import WriteBehind
 from tests.core.test_latents import a_point
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from core.backbones import MMDiTBackbone
-from core.prompts import Prompt
+from keystep.core.backbones import MMDiTBackbone
+from keystep.core.prompts import Prompt
 
 Probabilities = list[Tensor]
 """A layer an entry: (batch, heads, queries, keys)."""

@@ -4,10 +4,10 @@ import itertools
 
 import numpy as np
 
-from core.prompts import Prompt
-from evaluation.colors import Palette
-from evaluation.detections import Instance
-from evaluation.tiam import TiamSettings
+from keystep.core.prompts import Prompt
+from keystep.evaluation.colors import Palette
+from keystep.evaluation.detections import Instance
+from keystep.evaluation.tiam import TiamSettings
 
 
 def lab_of(color):

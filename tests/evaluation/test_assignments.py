@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.assignments import Assignments, sample_indices
+from keystep.evaluation.assignments import Assignments, sample_indices
 
 
 def brute_force(choices, distinct, increasing):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.betting import MAX_BET, anytime_p, differences, is_decided, log_capital
+from keystep.evaluation.betting import MAX_BET, anytime_p, differences, is_decided, log_capital
 
 
 def slow_capital(gains):

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from core.prompts import Entity, Prompt
-from core.shapes.models import resolve_model
-from core.shapes.scenes import render, sample_scene
-from evaluation.aesthetics import AestheticHead
-from evaluation.captions import BlipCaptioner
-from evaluation.clip import SHAPES_CLIP, ClipScorer, entity_phrase, load_clip
+from keystep.core.prompts import Entity, Prompt
+from keystep.core.shapes.models import resolve_model
+from keystep.core.shapes.scenes import render, sample_scene
+from keystep.evaluation.aesthetics import AestheticHead
+from keystep.evaluation.captions import BlipCaptioner
+from keystep.evaluation.clip import SHAPES_CLIP, ClipScorer, entity_phrase, load_clip
 from tests.evaluation.tiny_clip import BLIP_WORDS, CLIP, save_blip, save_clip
 
 PROMPTS = [

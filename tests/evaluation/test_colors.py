@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.shapes.scenes import COLORS, INK_JITTER, INKS
-from evaluation.colors import PALETTES, Palette, palette_named, srgb_to_lab
+from keystep.core.shapes.scenes import COLORS, INK_JITTER, INKS
+from keystep.evaluation.colors import PALETTES, Palette, palette_named, srgb_to_lab
 
 # CIELAB (D65) of the sRGB primaries and secondaries, as Bruce Lindbloom's calculator prints them.
 LINDBLOOM = {

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.prompts import Entity, Prompt
-from evaluation.contact_sheet import AttentionRow, Cell, SheetRow, attention_sheet, contact_sheet
-from evaluation.detections import Instance
-from evaluation.drawing import BAD, ENTITY_COLORS, GOOD, HALF, fitted, font, heated, outlined, shorten, wrap
-from evaluation.tiam import ImageScore
+from keystep.core.prompts import Entity, Prompt
+from keystep.evaluation.contact_sheet import AttentionRow, Cell, SheetRow, attention_sheet, contact_sheet
+from keystep.evaluation.detections import Instance
+from keystep.evaluation.drawing import BAD, ENTITY_COLORS, GOOD, HALF, fitted, font, heated, outlined, shorten, wrap
+from keystep.evaluation.tiam import ImageScore
 
 PROMPT = Prompt("a red cat and a dog", (Entity("cat", "red"), Entity("dog")))
 SIDE = 96

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.prompts import Entity, Prompt
-from evaluation.colors import PALETTES, Palette
-from evaluation.detection_cache import CachedDetector, DetectionCache, image_key
-from evaluation.detections import Instance, measure
-from evaluation.detector import Detector
-from evaluation.masks import mask_box
-from evaluation.tiam import TiamSettings, score_images
+from keystep.core.prompts import Entity, Prompt
+from keystep.evaluation.colors import PALETTES, Palette
+from keystep.evaluation.detection_cache import CachedDetector, DetectionCache, image_key
+from keystep.evaluation.detections import Instance, measure
+from keystep.evaluation.detector import Detector
+from keystep.evaluation.masks import mask_box
+from keystep.evaluation.tiam import TiamSettings, score_images
 
 
 class BrightDetector(Detector):

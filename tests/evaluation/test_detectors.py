@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from transformers import Mask2FormerImageProcessor, RfDetrImageProcessor
 
-from core.prompts import Entity, Prompt
-from evaluation.coco import COCO_CATEGORY_IDS
-from evaluation.detectors import DEFAULT_DETECTOR, DETECTORS, load_detector
-from evaluation.geneval import prompt_from_geneval
-from evaluation.instance_segmentation import FAMILIES, InstanceSegmenter, best_softmax, padded_size
-from evaluation.labels import canonical_label, check_nouns
-from evaluation.prompt_io import check_prompt
-from evaluation.semantic_segmentation import SemanticSegmenter
+from keystep.core.prompts import Entity, Prompt
+from keystep.evaluation.coco import COCO_CATEGORY_IDS
+from keystep.evaluation.detectors import DEFAULT_DETECTOR, DETECTORS, load_detector
+from keystep.evaluation.geneval import prompt_from_geneval
+from keystep.evaluation.instance_segmentation import FAMILIES, InstanceSegmenter, best_softmax, padded_size
+from keystep.evaluation.labels import canonical_label, check_nouns
+from keystep.evaluation.prompt_io import check_prompt
+from keystep.evaluation.semantic_segmentation import SemanticSegmenter
 from tests.evaluation import tiny_detectors
 
 SAVERS = {

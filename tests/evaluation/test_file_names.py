@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from core.prompts import Entity, Prompt
-from evaluation.file_names import file_stem, same_name
-from evaluation.image_source import find_images
-from evaluation.prompt_sets import PromptSet
+from keystep.core.prompts import Entity, Prompt
+from keystep.evaluation.file_names import file_stem, same_name
+from keystep.evaluation.image_source import find_images
+from keystep.evaluation.prompt_sets import PromptSet
 from tests.evaluation.test_image_source import png
 
 # Windows' list, from Microsoft's "Naming Files, Paths, and Namespaces".

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from core.prompts import Entity, Prompt
-from evaluation.image_source import find_images
-from evaluation.prompt_io import read_prompts
-from evaluation.prompt_sets import PromptSet
+from keystep.core.prompts import Entity, Prompt
+from keystep.evaluation.image_source import find_images
+from keystep.evaluation.prompt_io import read_prompts
+from keystep.evaluation.prompt_sets import PromptSet
 from tests.evaluation.test_image_source import png, reds, write
 
 ROWS = [

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.prompts import Entity, Prompt
-from evaluation.aesthetics import AestheticHead
-from evaluation.captions import BlipCaptioner
-from evaluation.clip import ClipScorer
-from evaluation.image_metrics import METRICS, ImageMetrics
+from keystep.core.prompts import Entity, Prompt
+from keystep.evaluation.aesthetics import AestheticHead
+from keystep.evaluation.captions import BlipCaptioner
+from keystep.evaluation.clip import ClipScorer
+from keystep.evaluation.image_metrics import METRICS, ImageMetrics
 from tests.evaluation.tiny_clip import save_blip, save_clip
 
 PROMPTS = [Prompt("a red cat and a dog", (Entity("cat", "red"), Entity("dog"))), Prompt("a bird", (Entity("bird"),))]

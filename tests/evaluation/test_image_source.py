@@ -9,9 +9,9 @@ import tarfile
 import pytest
 from PIL import Image
 
-from core.prompts import Entity, Prompt
-from evaluation.image_source import find_images
-from evaluation.prompt_sets import PromptSet
+from keystep.core.prompts import Entity, Prompt
+from keystep.evaluation.image_source import find_images
+from keystep.evaluation.prompt_sets import PromptSet
 
 CAT = Prompt("a photo of a cat", (Entity("cat"),))
 TWO = Prompt("a photo of a Fire Hydrant, and a 2", (Entity("Fire Hydrant"),))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.masks import decode_runs, encode_runs, high_overlaps, mask_box
+from keystep.evaluation.masks import decode_runs, encode_runs, high_overlaps, mask_box
 
 masks = (
     st.integers(1, 6)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from core.prompts import Entity, Prompt
-from evaluation.prompt_io import read_prompts, read_texts
-from evaluation.template import read_template
+from keystep.core.prompts import Entity, Prompt
+from keystep.evaluation.prompt_io import read_prompts, read_texts
+from keystep.evaluation.template import read_template
 
 PROMPTS = (
     Prompt("a red cat, and a dog", (Entity("cat", "red"), Entity("dog"))),

@@ -6,10 +6,10 @@ import logging
 
 import pytest
 
-from core.prompts import Entity, Prompt
-from evaluation.prompt_io import load_prompt_set, read_prompts, write_prompts
-from evaluation.prompt_sets import PromptSet, standard_set
-from evaluation.tiam_dataset import prompt_from_tiam, tiam_row
+from keystep.core.prompts import Entity, Prompt
+from keystep.evaluation.prompt_io import load_prompt_set, read_prompts, write_prompts
+from keystep.evaluation.prompt_sets import PromptSet, standard_set
+from keystep.evaluation.tiam_dataset import prompt_from_tiam, tiam_row
 
 MIXED = PromptSet(
     "mixed",

@@ -2,9 +2,9 @@
 
 import pytest
 
-from core.prompts import Entity, Prompt
-from core.shapes.captions import COLORS, NOUNS, caption
-from evaluation.prompt_sets import (
+from keystep.core.prompts import Entity, Prompt
+from keystep.core.shapes.captions import COLORS, NOUNS, caption
+from keystep.evaluation.prompt_sets import (
     STANDARD_SETS,
     PromptSet,
     all_nouns,

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.prompts import Entity, Prompt
-from evaluation.detection_cache import image_key
-from evaluation.image_source import find_images
-from evaluation.prompt_sets import PromptSet
-from evaluation.rgb import as_rgb
+from keystep.core.prompts import Entity, Prompt
+from keystep.evaluation.detection_cache import image_key
+from keystep.evaluation.image_source import find_images
+from keystep.evaluation.prompt_sets import PromptSet
+from keystep.evaluation.rgb import as_rgb
 
 RAMP = np.array([[0, 257, 32896], [32767, 65278, 65535]], np.uint16)
 EIGHT_BITS = [[0, 1, 128], [127, 254, 255]]  # 65535 / 257 = 255: value / 257, rounded

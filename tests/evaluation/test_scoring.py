@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.prompts import Entity, Prompt
-from core.shapes.scenes import NOUNS, render, sample_scene
-from evaluation.detector import Detector
-from evaluation.detectors import SHAPES_DETECTOR, load_detector
-from evaluation.file_names import file_stem
-from evaluation.image_source import find_images
-from evaluation.prompt_sets import PromptSet
-from evaluation.score_report import entity_rates, estimates, report
-from evaluation.scoring import SetScore, score_source
-from evaluation.tiam import TiamSettings
+from keystep.core.prompts import Entity, Prompt
+from keystep.core.shapes.scenes import NOUNS, render, sample_scene
+from keystep.evaluation.detector import Detector
+from keystep.evaluation.detectors import SHAPES_DETECTOR, load_detector
+from keystep.evaluation.file_names import file_stem
+from keystep.evaluation.image_source import find_images
+from keystep.evaluation.prompt_sets import PromptSet
+from keystep.evaluation.score_report import entity_rates, estimates, report
+from keystep.evaluation.scoring import SetScore, score_source
+from keystep.evaluation.tiam import TiamSettings
 
 PROMPTS = PromptSet(
     "x",

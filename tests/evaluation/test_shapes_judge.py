@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.prompts import Entity, Prompt
-from core.shapes.scenes import COLORS, NOUNS, random_entities, render, sample_scene
-from evaluation.colors import PALETTES
-from evaluation.detectors import SHAPES_DETECTOR, load_detector
-from evaluation.tiam import TiamSettings, score_images
+from keystep.core.prompts import Entity, Prompt
+from keystep.core.shapes.scenes import COLORS, NOUNS, random_entities, render, sample_scene
+from keystep.evaluation.colors import PALETTES
+from keystep.evaluation.detectors import SHAPES_DETECTOR, load_detector
+from keystep.evaluation.tiam import TiamSettings, score_images
 
 NUM_SCENES = 200
 

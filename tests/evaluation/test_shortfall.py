@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.shortfall import MAX_BET, shortfall_capital
+from keystep.evaluation.shortfall import MAX_BET, shortfall_capital
 
 LOG_20 = math.log(20)
 

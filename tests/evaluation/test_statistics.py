@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from evaluation.statistics import compare, compare_all, holm, interval, prompt_means, sign_flip_p, smallest_p
+from keystep.evaluation.statistics import compare, compare_all, holm, interval, prompt_means, sign_flip_p, smallest_p
 
 
 def clustered(rng, mean, num_prompts, num_seeds, correlation):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from core.prompts import Entity, Prompt
-from evaluation.template import indefinite_article, parse_template, read_template
+from keystep.core.prompts import Entity, Prompt
+from keystep.evaluation.template import indefinite_article, parse_template, read_template
 
 
 def prompts_of(text):

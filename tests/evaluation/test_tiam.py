@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from core.prompts import Entity, Prompt
-from evaluation.colors import PALETTES
-from evaluation.detections import Instance, measure
-from evaluation.tiam import CONFIDENCES, TiamSettings, score_detections
+from keystep.core.prompts import Entity, Prompt
+from keystep.evaluation.colors import PALETTES
+from keystep.evaluation.detections import Instance, measure
+from keystep.evaluation.tiam import CONFIDENCES, TiamSettings, score_detections
 from tests.evaluation import oracle
 
 RED, GREEN, BLUE = (140, 17, 22), (0, 120, 70), (0, 116, 176)  # near the paper's references

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.prompts import Entity, Prompt
-from evaluation.tiam import ImageScore
-from evaluation.tiam_report import aggregate_tables, collect, prompt_table, read_tables, write_tables
+from keystep.core.prompts import Entity, Prompt
+from keystep.evaluation.tiam import ImageScore
+from keystep.evaluation.tiam_report import aggregate_tables, collect, prompt_table, read_tables, write_tables
 
 CONFIDENCES = (0.25, 0.9)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from core.config import GSNg, IterRef, Refinement
-from search.images.outcomes import Outcome
-from search.instances import Instance, Part, make_parts
-from search.spec import SearchSpec
+from keystep.core.config import GSNg, IterRef, Refinement
+from keystep.search.images.outcomes import Outcome
+from keystep.search.instances import Instance, Part, make_parts
+from keystep.search.spec import SearchSpec
 
 STEPS = 6
 GUIDANCE = 1.5

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from core.config import GSNg, IterRef, Refinement, SamplerConfig
-from evaluation.prompt_sets import standard_set
-from search.instances import Instance, Part, make_part
-from search.result import Chosen, PartRecord, SearchResult, setting_row
-from search.selection import Measured, select, verdict
-from search.spec import ModelSpec, PromptsSpec, SearchSpec, StorageSpec, TrackingSpec
-from search.stored_searches import search_folder
+from keystep.core.config import GSNg, IterRef, Refinement, SamplerConfig
+from keystep.evaluation.prompt_sets import standard_set
+from keystep.search.instances import Instance, Part, make_part
+from keystep.search.result import Chosen, PartRecord, SearchResult, setting_row
+from keystep.search.selection import Measured, select, verdict
+from keystep.search.spec import ModelSpec, PromptsSpec, SearchSpec, StorageSpec, TrackingSpec
+from keystep.search.stored_searches import search_folder
 
 TIMESTEPS = tuple(float(951 - 50 * step) for step in range(20))
 WINNER = Refinement(iterref=IterRef(step_index=3, iterations=10))

@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from search.instances import Part, make_parts
-from search.settings.ledger import TrialRecord
-from search.settings.space import Space
-from search.spec import SearchSpec
-from search.tuning import run_trials, start_ray
-from search.work.pool import WorkerPool
+from keystep.search.instances import Part, make_parts
+from keystep.search.settings.ledger import TrialRecord
+from keystep.search.settings.space import Space
+from keystep.search.spec import SearchSpec
+from keystep.search.tuning import run_trials, start_ray
+from keystep.search.work.pool import WorkerPool
 from tests.search.stand_in import PLAY, outcome, setting_key, store_of
 
 ROOT = Path(__file__).parents[2]

@@ -11,12 +11,12 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from core.config import Refinement
-from search import runner
-from search.cli import main
-from search.images.evaluator import Evaluator
-from search.images.outcomes import Outcome
-from search.instances import Instance
+from keystep.core.config import Refinement
+from keystep.search import runner
+from keystep.search.cli import main
+from keystep.search.images.evaluator import Evaluator
+from keystep.search.images.outcomes import Outcome
+from keystep.search.instances import Instance
 
 SECONDS = "KEYSTEP_SOAK_SECONDS"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from core.config import IterRef, Refinement, SamplerConfig, StepConfig
+from keystep.core.config import IterRef, Refinement, SamplerConfig, StepConfig
 
 SECONDS = 1.0
 """Of this process's own work, so that a busy machine does not fail the test."""

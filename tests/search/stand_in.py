@@ -15,10 +15,10 @@ from typing import Any
 
 import ray
 
-from core.config import Refinement
-from search.images.outcomes import Outcome
-from search.instances import Instance
-from search.spec import SearchSpec
+from keystep.core.config import Refinement
+from keystep.search.images.outcomes import Outcome
+from keystep.search.instances import Instance
+from keystep.search.spec import SearchSpec
 
 BEST_STEP = 3
 PLAY = "play.json"

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
-from search.tracking.ui_server import newest_experiment
+from keystep.search.tracking.ui_server import newest_experiment
 from tests.search.mlflow_server import free_port
 from tests.search.tracked_search import MiniSearch, make_spec, runs_of
 
@@ -42,7 +42,15 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     search.tracker.image("before and after", 0, picture(folder / "sheet.png", "orange"))
     assert search.run().tracker.close(timeout=300)
     port = free_port()
-    command = [sys.executable, "-c", "from search.cli import main; main()", "ui", "--no-browser", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-c",
+        "from keystep.search.cli import main; main()",
+        "ui",
+        "--no-browser",
+        "--port",
+        str(port),
+    ]
     process = subprocess.Popen(
         [*command, "--storage", str(folder / "runs")],
         stdout=subprocess.PIPE,

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from core.config import StepConfig
-from search.cli import build_app
-from search.result import SearchResult
-from search.storage import Storage
+from keystep.core.config import StepConfig
+from keystep.search.cli import build_app
+from keystep.search.result import SearchResult
+from keystep.search.storage import Storage
 
 
 @pytest.mark.slow

@@ -7,14 +7,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from core.config import IterRef, Refinement, SamplerConfig, StepConfig
-from core.generation import generate, load_pipeline
-from core.prompts import Entity, Prompt
-from evaluation.image_source import find_images
-from evaluation.prompt_io import read_prompts
-from search.cli import build_app
-from search.commands.generate import parse_seeds
-from search.mentioned import mentioned_entities
+from keystep.core.config import IterRef, Refinement, SamplerConfig, StepConfig
+from keystep.core.generation import generate, load_pipeline
+from keystep.core.prompts import Entity, Prompt
+from keystep.evaluation.image_source import find_images
+from keystep.evaluation.prompt_io import read_prompts
+from keystep.search.cli import build_app
+from keystep.search.commands.generate import parse_seeds
+from keystep.search.mentioned import mentioned_entities
 
 TEXT = "a photo of a red circle and a blue star"
 CONFIG = StepConfig(
@@ -75,7 +75,7 @@ def test_a_prompt_that_is_no_file_name_stays_in_its_folder_and_is_found_by_score
 def place(tmp_path, monkeypatch):
     """Where names are refused: nothing may be drawn, so that no model may be loaded either."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("core.generation.load_pipeline", lambda config: pytest.fail("drawing began"))
+    monkeypatch.setattr("keystep.core.generation.load_pipeline", lambda config: pytest.fail("drawing began"))
     CONFIG.save("step_config.json")
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder.png").mkdir()

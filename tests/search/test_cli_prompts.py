@@ -6,9 +6,9 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from evaluation.prompt_io import read_prompts
-from evaluation.prompt_sets import STANDARD_SETS, noun_set, standard_set
-from search.cli import build_app, commands
+from keystep.evaluation.prompt_io import read_prompts
+from keystep.evaluation.prompt_sets import STANDARD_SETS, noun_set, standard_set
+from keystep.search.cli import build_app, commands
 
 
 def run(*arguments):
@@ -31,7 +31,7 @@ def test_every_command_explains_itself_with_examples(name):
 
 def test_help_loads_nothing_heavy():
     check = (
-        "import sys; from search.cli import build_app; build_app();"
+        "import sys; from keystep.search.cli import build_app; build_app();"
         "print(sorted({'torch', 'ray', 'transformers', 'diffusers', 'mlflow', 'scipy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout == "[]\n"
@@ -41,7 +41,7 @@ def test_without_the_extra_the_command_says_what_to_install():
     hide = (
         "import importlib.util as u; real = u.find_spec;"
         "u.find_spec = lambda name, *rest: None if name in ('typer', 'rich') else real(name, *rest);"
-        "from search.cli import main; main()"
+        "from keystep.search.cli import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True)
     assert done.returncode == 2

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from core.shapes.scenes import render, sample_scene
-from evaluation.clip import ClipScorer
-from evaluation.file_names import file_stem
-from evaluation.prompt_io import read_prompts
-from search.cli import build_app
+from keystep.core.shapes.scenes import render, sample_scene
+from keystep.evaluation.clip import ClipScorer
+from keystep.evaluation.file_names import file_stem
+from keystep.evaluation.prompt_io import read_prompts
+from keystep.search.cli import build_app
 from tests.evaluation.tiny_clip import save_blip, save_clip
 
 CSV = """prompt,entity1,entity2,adj1,adj2

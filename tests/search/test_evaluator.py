@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from core.config import GSNg, LossWeights, Refinement
-from core.generation import load_pipeline
-from core.prompts import Entity, Prompt
-from evaluation.tiam import score_detections
-from search.images.evaluator import Evaluator
-from search.instances import Instance
+from keystep.core.config import GSNg, LossWeights, Refinement
+from keystep.core.generation import load_pipeline
+from keystep.core.prompts import Entity, Prompt
+from keystep.evaluation.tiam import score_detections
+from keystep.search.images.evaluator import Evaluator
+from keystep.search.instances import Instance
 from tests.search.evaluator_cases import (
     STEPS,
     counted_evaluations,
@@ -60,7 +60,7 @@ SETTINGS: dict[str, Refinement | None] = {
 
 @pytest.fixture
 def exact_evaluator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluator:
-    monkeypatch.setattr("search.images.evaluator.pipeline_of", lambda model: (_double_pipeline(), "in float64"))
+    monkeypatch.setattr("keystep.search.images.evaluator.pipeline_of", lambda model: (_double_pipeline(), "in float64"))
     return Evaluator(small_spec(tmp_path))
 
 

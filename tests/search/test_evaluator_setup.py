@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from core.prompts import Entity, Prompt
-from search.images.evaluator import Evaluator
-from search.images.outcomes import OutcomeStore
-from search.instances import Instance
-from search.spec import SearchSpec
-from search.work.evaluators import evaluator_for
+from keystep.core.prompts import Entity, Prompt
+from keystep.search.images.evaluator import Evaluator
+from keystep.search.images.outcomes import OutcomeStore
+from keystep.search.instances import Instance
+from keystep.search.spec import SearchSpec
+from keystep.search.work.evaluators import evaluator_for
 from tests.search.evaluator_cases import STEPS, small_spec, validation
 
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from core.config import GSNg, Refinement, StepConfig
-from search.cli import build_app
-from search.exporting import step_config
-from search.result import setting_row
-from search.spec import StorageSpec, TrackingSpec
-from search.stored_searches import load_result, search_folder
+from keystep.core.config import GSNg, Refinement, StepConfig
+from keystep.search.cli import build_app
+from keystep.search.exporting import step_config
+from keystep.search.result import setting_row
+from keystep.search.spec import StorageSpec, TrackingSpec
+from keystep.search.stored_searches import load_result, search_folder
 from tests.search.found_search import PRUNED, RUNNER_UP, TIMESTEPS, WINNER, finished, part, spec, stored
 
 

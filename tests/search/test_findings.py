@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from core.config import GSNg, Refinement
-from search.findings import LEAST_SECONDS, MOST_SHARE, Findings
-from search.images.outcomes import Outcome
-from search.preflight import Preflight
-from search.result import SearchResult
-from search.settings.ledger import TrialRecord
-from search.spec import StorageSpec
-from search.stored_searches import load_result
+from keystep.core.config import GSNg, Refinement
+from keystep.search.findings import LEAST_SECONDS, MOST_SHARE, Findings
+from keystep.search.images.outcomes import Outcome
+from keystep.search.preflight import Preflight
+from keystep.search.result import SearchResult
+from keystep.search.settings.ledger import TrialRecord
+from keystep.search.spec import StorageSpec
+from keystep.search.stored_searches import load_result
 from tests.search.found_search import TIMESTEPS, WINNER, part, spec
 
 

@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from evaluation.clip import load_clip
-from search import finished, runner
-from search.finished import finished_result
-from search.images.evaluator import Evaluator
-from search.instances import make_parts
-from search.result import SearchResult
-from search.spec import MetricsSpec
-from search.spec_io import load_spec
-from search.stored_searches import search_folder
+from keystep.evaluation.clip import load_clip
+from keystep.search import finished, runner
+from keystep.search.finished import finished_result
+from keystep.search.images.evaluator import Evaluator
+from keystep.search.instances import make_parts
+from keystep.search.result import SearchResult
+from keystep.search.spec import MetricsSpec
+from keystep.search.spec_io import load_spec
+from keystep.search.stored_searches import search_folder
 from tests.search.whole_search import Reader, contents, keystep_search, result_in, runs_in, spec_in
 
 pytestmark = pytest.mark.usefixtures("quick_workers")

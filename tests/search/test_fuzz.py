@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import cluster.cli
-from core.config import StepConfig
-from evaluation.bounded_yaml import load_yaml
-from evaluation.prompt_io import load_prompt_set
-from search.cli import build_app, commands
-from search.prompt_parts import split_sets
-from search.spec_io import load_spec
+import keystep.cluster.cli
+from keystep.core.config import StepConfig
+from keystep.evaluation.bounded_yaml import load_yaml
+from keystep.evaluation.prompt_io import load_prompt_set
+from keystep.search.cli import build_app, commands
+from keystep.search.prompt_parts import split_sets
+from keystep.search.spec_io import load_spec
 from tests.search.specs import plain
 from tests.search.spoiling import BOMB, CONFIG, EXTREME, SECONDS, deep, in_yaml, places, replaced, spoilt, told
 
@@ -179,7 +179,7 @@ def test_prompt_files(seed: int, suffix: str, tmp_path: Path) -> None:
 )
 def test_numbers_on_the_command_line(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    app = build_app({**commands(), **cluster.cli.commands()})
+    app = build_app({**commands(), **keystep.cluster.cli.commands()})
     began = time.process_time()
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
     assert result.exit_code == 2 and "Traceback" not in result.output, (result.output, result.exception)

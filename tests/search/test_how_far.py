@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from search.reporting.how_far import how_far
-from search.reporting.progress import Watched
+from keystep.search.reporting.how_far import how_far
+from keystep.search.reporting.progress import Watched
 from tests.search.test_runner import wait_for
 from tests.search.whole_search import PROMPTS, ROOT, TRIALS, keystep_search, rows, spec_in
 
@@ -40,7 +40,7 @@ def test_it_says_stage_trials_and_evaluations() -> None:
 @pytest.mark.usefixtures("quick_workers")
 def test_an_interrupted_search_says_so_and_goes_on(tmp_path: Path) -> None:
     driver = subprocess.Popen(
-        [sys.executable, "-c", "from search.cli import main; main()", "search", str(spec_in(tmp_path))],
+        [sys.executable, "-c", "from keystep.search.cli import main; main()", "search", str(spec_in(tmp_path))],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.prompts import Entity, Prompt
-from evaluation.prompt_sets import PromptSet, noun_set
-from search.instances import Part, make_part, make_parts
-from search.spec import SearchSpec
+from keystep.core.prompts import Entity, Prompt
+from keystep.evaluation.prompt_sets import PromptSet, noun_set
+from keystep.search.instances import Part, make_part, make_parts
+from keystep.search.spec import SearchSpec
 from tests.search.specs import plain, small_spec
 
 ALL = ["shapes_two", "shapes_two_colored", "shapes_three", "shapes_three_colored"]

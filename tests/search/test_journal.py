@@ -12,9 +12,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 from pyarrow.fs import LocalFileSystem
 
-from search.settings.journal import FileJournal, Journal, ObjectJournal, forget, open_journal
-from search.settings.study import read_study
-from search.storage import Storage
+from keystep.search.settings.journal import FileJournal, Journal, ObjectJournal, forget, open_journal
+from keystep.search.settings.study import read_study
+from keystep.search.storage import Storage
 
 OPENERS: dict[str, Callable[[Path], Journal]] = {
     "file": lambda folder: FileJournal(folder / "study.log"),

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from core.config import StepConfig
-from search.exporting import step_config
-from search.metric_estimates import MetricsFound, metric_found
-from search.reporting.report import metrics_table, report
-from search.result import SearchResult
-from search.spec import MetricsSpec
-from search.storage import Storage
-from search.tracking.run_fields import metric_values
+from keystep.core.config import StepConfig
+from keystep.search.exporting import step_config
+from keystep.search.metric_estimates import MetricsFound, metric_found
+from keystep.search.reporting.report import metrics_table, report
+from keystep.search.result import SearchResult
+from keystep.search.spec import MetricsSpec
+from keystep.search.storage import Storage
+from keystep.search.tracking.run_fields import metric_values
 from tests.search.found_search import finished, part, spec
 
 HELD_OUT = part("held_out", seeds=(7, 8))

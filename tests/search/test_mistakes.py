@@ -13,13 +13,13 @@ from diffusers import EulerDiscreteScheduler
 from PIL import Image
 from typer.testing import CliRunner
 
-from core.config import Refinement
 from keystep import Entity, IterRef, LossWeights, Prompt, SamplerConfig, StepConfig, StepRefinement, load_pipeline
-from search.cli import build_app
-from search.images.evaluator import Evaluator
-from search.instances import make_parts
-from search.spec_io import load_spec
-from search.tracking.tracker import Tracker
+from keystep.core.config import Refinement
+from keystep.search.cli import build_app
+from keystep.search.images.evaluator import Evaluator
+from keystep.search.instances import make_parts
+from keystep.search.spec_io import load_spec
+from keystep.search.tracking.tracker import Tracker
 from tests.search.found_search import stored
 
 TEXT = "a photo of a red circle and a blue star"
@@ -261,7 +261,7 @@ def test_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_room(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand pages more")
 
-    monkeypatch.setattr("search.reporting.pictures.pictures", no_room)
+    monkeypatch.setattr("keystep.search.reporting.pictures.pictures", no_room)
     arguments = ["generate", TEXT, "--out", "pictures"]
     result = CliRunner().invoke(build_app(), arguments)
     assert result.exit_code == 1

@@ -8,17 +8,17 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from core.config import GSNg, IterRef, Refinement
-from evaluation.metric_names import METRICS
-from evaluation.prompt_sets import STANDARD_SETS
-from evaluation.statistics import interval
-from search.cli import build_app
-from search.metric_estimates import MetricFound, MetricsFound
-from search.reporting.fitted_table import FittedTable
-from search.reporting.report import report
-from search.reporting.report_formats import Command, Report, Section, Table, show
-from search.reporting.settings_text import setting_text
-from search.result import setting_row
+from keystep.core.config import GSNg, IterRef, Refinement
+from keystep.evaluation.metric_names import METRICS
+from keystep.evaluation.prompt_sets import STANDARD_SETS
+from keystep.evaluation.statistics import interval
+from keystep.search.cli import build_app
+from keystep.search.metric_estimates import MetricFound, MetricsFound
+from keystep.search.reporting.fitted_table import FittedTable
+from keystep.search.reporting.report import report
+from keystep.search.reporting.report_formats import Command, Report, Section, Table, show
+from keystep.search.reporting.settings_text import setting_text
+from keystep.search.result import setting_row
 from tests.search.found_search import finished, outcomes, part, stored
 from tests.search.whole_cells import check_shown
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import ray
 
-from core.seals import DamagedFile
-from search.images.evaluator import Evaluator
-from search.images.notices import Teller, damage_noted
-from search.reporting.progress import TellNotices
-from search.work.batches import BlockDone
-from search.work.pool import WorkerPool
-from search.work.trial import StepTrial
+from keystep.core.seals import DamagedFile
+from keystep.search.images.evaluator import Evaluator
+from keystep.search.images.notices import Teller, damage_noted
+from keystep.search.reporting.progress import TellNotices
+from keystep.search.work.batches import BlockDone
+from keystep.search.work.pool import WorkerPool
+from keystep.search.work.trial import StepTrial
 from tests.search.evaluator_cases import small_spec, validation
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from pyarrow import fs
 
-from core.config import GSNg, IterRef, LossWeights, Refinement
-from core.prompts import Entity, Prompt
-from core.seals import DamagedFile
-from search import storage
-from search.images.outcomes import Outcome, OutcomeStore, setting_id
+from keystep.core.config import GSNg, IterRef, LossWeights, Refinement
+from keystep.core.prompts import Entity, Prompt
+from keystep.core.seals import DamagedFile
+from keystep.search import storage
+from keystep.search.images.outcomes import Outcome, OutcomeStore, setting_id
 
 SETTING = Refinement(iterref=IterRef(step_index=3))
 FORK = multiprocessing.get_context("fork")

@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from search.settings.paired_pruner import BASELINE, PairedPruner
+from keystep.search.settings.paired_pruner import BASELINE, PairedPruner
 
 ROUNDS = [[[4 * place, 4 * place + 1], [4 * place + 2, 4 * place + 3]] for place in range(20)]  # 2 sets, 2 seeds
 ALL = range(80)

@@ -5,10 +5,10 @@ import optuna
 import pytest
 from PIL import Image
 
-from evaluation.statistics import Estimate
-from search.reporting import plots
-from search.reporting.plots import CurvePoint
-from search.tracking.study_plots import write_study_plots
+from keystep.evaluation.statistics import Estimate
+from keystep.search.reporting import plots
+from keystep.search.reporting.plots import CurvePoint
+from keystep.search.tracking.study_plots import write_study_plots
 
 
 def estimate(mean: float, low: float | None = None, high: float | None = None) -> Estimate:

@@ -11,7 +11,7 @@ from tests.search.found_search import stored
 HEAVY = ("torch", "diffusers", "transformers", "ray", "mlflow", "accelerate")
 RUN = f"""
 import sys
-from cluster.cli import main
+from keystep.cluster.cli import main
 try:
     main()
 finally:

@@ -10,10 +10,10 @@ import pytest
 import ray
 from typer.testing import CliRunner
 
-from search import ray_trouble
-from search.cli import build_app
-from search.ray_runtime import start_ray
-from search.ray_trouble import GENERAL, what_is_wrong, what_stops_it
+from keystep.search import ray_trouble
+from keystep.search.cli import build_app
+from keystep.search.ray_runtime import start_ray
+from keystep.search.ray_trouble import GENERAL, what_is_wrong, what_stops_it
 from tests.search.ray_family import Running
 from tests.search.test_ray_watch import small_disk
 from tests.search.whole_search import spec_in
@@ -53,7 +53,7 @@ def test_a_port_where_something_else_listens(monkeypatch: pytest.MonkeyPatch) ->
         other.listen(16)
         address = f"127.0.0.1:{other.getsockname()[1]}"
         code = (
-            "from search import ray_runtime\n"
+            "from keystep.search import ray_runtime\n"
             "ray_runtime.JOIN_SECONDS, ray_runtime.KNOCK_SECONDS = 3.0, 2.0\n"
             f"ray_runtime.start_ray('{address}')"
         )
@@ -98,7 +98,7 @@ def test_a_ray_of_which_a_part_dies_as_it_starts(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom ray._private import services\n"
         f"services.RAYLET_EXECUTABLE = '{tmp_path / 'raylet'}'\n"
-        "from search.cli import main\nmain()"
+        "from keystep.search.cli import main\nmain()"
     )
     running = Running(["-c", code, "search", str(spec_in(tmp_path))])
     try:

@@ -6,13 +6,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from core.config import LossWeights, Refinement
-from search.instances import make_parts
-from search.replaying.recorded_grid import RecordedGrid, load_grid
-from search.replaying.replay import Replay, replay
-from search.replaying.replay_costs import Reuse, evaluations_alone
-from search.settings.space import Space
-from search.spec import SearchSpec
+from keystep.core.config import LossWeights, Refinement
+from keystep.search.instances import make_parts
+from keystep.search.replaying.recorded_grid import RecordedGrid, load_grid
+from keystep.search.replaying.replay import Replay, replay
+from keystep.search.replaying.replay_costs import Reuse, evaluations_alone
+from keystep.search.settings.space import Space
+from keystep.search.spec import SearchSpec
 from tests.search.evaluator_cases import STEPS, small_spec, validation
 from tests.search.small_search import TIMESTEPS, make_spec, run
 from tests.search.stand_in import outcome

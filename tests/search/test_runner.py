@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from search.reporting.report import report
-from search.result import SearchResult
-from search.settings.journal import sole_driver
+from keystep.search.reporting.report import report
+from keystep.search.result import SearchResult
+from keystep.search.settings.journal import sole_driver
 from tests.search.whole_search import (
     CONFIRMED,
     PROMPTS,
@@ -118,7 +118,7 @@ def test_fresh_tries_again_what_was_judged_already(searched: tuple[Path, Result]
 def test_a_killed_search_goes_on_to_the_same_end(searched: tuple[Path, Result], tmp_path: Path) -> None:
     undisturbed, _ = searched
     driver = subprocess.Popen(
-        [sys.executable, "-c", "from search.cli import main; main()", "search", str(spec_in(tmp_path))],
+        [sys.executable, "-c", "from keystep.search.cli import main; main()", "search", str(spec_in(tmp_path))],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from core.backbones import backbone_for
-from core.generation import load_pipeline
-from core.sampling import Sampler
-from core.schedulers import MEMORY
-from search.images.schedule import timesteps_of
-from search.settings.space import Space
-from search.spec_io import load_spec
+from keystep.core.backbones import backbone_for
+from keystep.core.generation import load_pipeline
+from keystep.core.sampling import Sampler
+from keystep.core.schedulers import MEMORY
+from keystep.search.images.schedule import timesteps_of
+from keystep.search.settings.space import Space
+from keystep.search.spec_io import load_spec
 from tests.search.specs import small_spec
 
 FLOW = "FlowMatchEulerDiscreteScheduler"

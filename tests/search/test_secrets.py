@@ -12,13 +12,13 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
-import cluster.cli
-from search.cli import build_app, commands
-from search.reporting.report import print_report
-from search.secrets import MASK, masked
-from search.spec import SearchSpec
-from search.tracking.run_fields import experiment_name
-from search.tracking.spool import event
+import keystep.cluster.cli
+from keystep.search.cli import build_app, commands
+from keystep.search.reporting.report import print_report
+from keystep.search.secrets import MASK, masked
+from keystep.search.spec import SearchSpec
+from keystep.search.tracking.run_fields import experiment_name
+from keystep.search.tracking.spool import event
 from tests.search.found_search import finished
 from tests.search.specs import plain
 
@@ -113,7 +113,7 @@ def test_no_password_is_shown(
     data = spec_with(place, text)
     Path("mine.yaml").write_text(yaml.safe_dump(data))
     Path("broken.yaml").write_text(yaml.safe_dump(data) + "search: [\n")
-    app = build_app({**commands(), **cluster.cli.commands()})
+    app = build_app({**commands(), **keystep.cluster.cli.commands()})
     runs = [
         ["launch", "mine.yaml", "--target", "local", "--dry-run"],
         ["launch", "mine.yaml", "--target", "slurm", "--dry-run"],

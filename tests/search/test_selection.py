@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from core.config import IterRef, Refinement
-from search.reporting.settings_text import setting_text
-from search.result import trial_row
-from search.selection import Candidate, Measured, estimate, estimates_by_set, select, verdict, within_noise
-from search.settings.ledger import TrialRecord
+from keystep.core.config import IterRef, Refinement
+from keystep.search.reporting.settings_text import setting_text
+from keystep.search.result import trial_row
+from keystep.search.selection import Candidate, Measured, estimate, estimates_by_set, select, verdict, within_noise
+from keystep.search.settings.ledger import TrialRecord
 from tests.search.found_search import RUNNER_UP, WINNER, outcomes, part
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from core.config import GSNg, IterRef, LossWeights, Refinement
-from search.settings.space import Space, gsng_label
+from keystep.core.config import GSNg, IterRef, LossWeights, Refinement
+from keystep.search.settings.space import Space, gsng_label
 from tests.search.specs import small_spec
 
 TIMESTEPS = [float(value) for value in range(951, 0, -50)]  # 951, 901, ..., 1: 20 of them

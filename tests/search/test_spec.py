@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from core.config import AttentionChoice, GSNg
-from evaluation.tiam import TiamSettings
-from search.spec import Range, SearchSpec, SpaceSpec
+from keystep.core.config import AttentionChoice, GSNg
+from keystep.evaluation.tiam import TiamSettings
+from keystep.search.spec import Range, SearchSpec, SpaceSpec
 from tests.search.specs import plain, small_spec
 
 

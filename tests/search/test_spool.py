@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from search.secrets import masked
-from search.tracking.spool import Spool, event
+from keystep.search.secrets import masked
+from keystep.search.tracking.spool import Spool, event
 
 
 def names(spool: Spool) -> list[str]:

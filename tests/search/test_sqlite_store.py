@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from search.tracking.mlflow_store import MlflowStore
-from search.tracking.sqlite_store import make_ready
+from keystep.search.tracking.mlflow_store import MlflowStore
+from keystep.search.tracking.sqlite_store import make_ready
 
 PATIENCE = 240
 MAKE = {
     "MLflow": "from mlflow import MlflowClient; MlflowClient(tracking_uri={uri!r}).search_experiments()",
-    "keystep": "from search.tracking.sqlite_store import make_ready; make_ready({uri!r})",
+    "keystep": "from keystep.search.tracking.sqlite_store import make_ready; make_ready({uri!r})",
 }
 
 

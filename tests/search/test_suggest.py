@@ -11,10 +11,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search.settings.journal import open_journal
-from search.settings.pruning import PRUNERS
-from search.settings.rounds import prompt_numbers
-from search.settings.study import read_study
+from keystep.search.settings.journal import open_journal
+from keystep.search.settings.pruning import PRUNERS
+from keystep.search.settings.rounds import prompt_numbers
+from keystep.search.settings.study import read_study
 from tests.search.by_hand import Stopped, drive
 from tests.search.small_search import make_spec, study_folder, summary, surroundings, told, winner
 from tests.search.stand_in import outcome

@@ -10,8 +10,8 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from search.tracking.run_fields import experiment_name
-from search.tracking.tracker import Tracker
+from keystep.search.tracking.run_fields import experiment_name
+from keystep.search.tracking.tracker import Tracker
 from tests.search.mlflow_server import MlflowServer, free_port
 from tests.search.tracked_search import (
     NUM_TRIALS,

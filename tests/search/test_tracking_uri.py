@@ -6,14 +6,14 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
-from cluster.tracking_check import tracking_trouble
-from search.cli import build_app
-from search.serving import _store
-from search.spec import TrackingSpec
-from search.spec_io import load_spec
-from search.tracking.tracker import Tracker
-from search.tracking.tracking_uri import tracking_uri
-from search.tracking.ui_server import find_store
+from keystep.cluster.tracking_check import tracking_trouble
+from keystep.search.cli import build_app
+from keystep.search.serving import _store
+from keystep.search.spec import TrackingSpec
+from keystep.search.spec_io import load_spec
+from keystep.search.tracking.tracker import Tracker
+from keystep.search.tracking.tracking_uri import tracking_uri
+from keystep.search.tracking.ui_server import find_store
 
 
 @pytest.mark.parametrize(

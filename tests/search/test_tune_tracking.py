@@ -7,7 +7,7 @@ import ray
 from mlflow import MlflowClient
 from ray import tune
 
-from search.tracking.tune_tracking import TuneTracking
+from keystep.search.tracking.tune_tracking import TuneTracking
 from tests.search.tracked_search import MiniSearch, histories, make_spec, runs_of, setting
 
 BLOCKS = 3

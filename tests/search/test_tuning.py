@@ -13,7 +13,7 @@ import ray
 from optuna.trial import TrialState
 from ray import tune
 
-from search.settings.ledger import TrialRecord
+from keystep.search.settings.ledger import TrialRecord
 from tests.search.by_hand import drive
 from tests.search.small_search import (
     logged,

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from search.result import SearchResult
-from search.storage import Storage
+from keystep.search.result import SearchResult
+from keystep.search.storage import Storage
 from tests.search.whole_search import PROMPTS, ROOT, found_in, keystep_search, shards, spec_in, without_times
 
 pytestmark = pytest.mark.usefixtures("quick_workers")
@@ -24,7 +24,7 @@ OTHER = ["--set", "space.steps=[2,3,4]", "--set", "name=other"]
 
 
 def driver(folder: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "ignore", "-c", "from search.cli import main; main()", "search"]
+    command = [sys.executable, "-W", "ignore", "-c", "from keystep.search.cli import main; main()", "search"]
     return subprocess.Popen(
         [*command, str(spec_in(folder)), *options],
         cwd=ROOT,

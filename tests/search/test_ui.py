@@ -14,9 +14,9 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
-from search.cli import build_app
-from search.tracking.spool import Spool, event
-from search.tracking.ui_server import find_store, newest_experiment
+from keystep.search.cli import build_app
+from keystep.search.tracking.spool import Spool, event
+from keystep.search.tracking.ui_server import find_store, newest_experiment
 from tests.search.mlflow_server import free_port
 
 
@@ -80,7 +80,15 @@ def test_it_serves_the_store_until_it_is_ended(tmp_path, number):
     experiment = MlflowClient(tracking_uri=store).create_experiment("shapes-sd on shapes_two")
     port = free_port()
     background = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]  # as a script's background job
-    command = [sys.executable, "-c", "from search.cli import main; main()", "ui", "--no-browser", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-c",
+        "from keystep.search.cli import main; main()",
+        "ui",
+        "--no-browser",
+        "--port",
+        str(port),
+    ]
     process = subprocess.Popen(
         [*background, *command, "--uri", store],
         stdout=subprocess.PIPE,
@@ -106,7 +114,15 @@ def test_it_serves_the_store_until_it_is_ended(tmp_path, number):
 def test_one_that_is_ended_while_it_starts_leaves_no_server(tmp_path):
     store, port = f"sqlite:///{tmp_path / 'mlflow.db'}", free_port()
     MlflowClient(tracking_uri=store).create_experiment("shapes-sd on shapes_two")
-    command = [sys.executable, "-c", "from search.cli import main; main()", "ui", "--no-browser", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-c",
+        "from keystep.search.cli import main; main()",
+        "ui",
+        "--no-browser",
+        "--port",
+        str(port),
+    ]
     process = subprocess.Popen([*command, "--uri", store])
     try:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")

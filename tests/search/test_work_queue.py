@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from search.work.queue import EXPECTED, OLDER, SLOW, WEIGHT, Unit, WorkQueue
+from keystep.search.work.queue import EXPECTED, OLDER, SLOW, WEIGHT, Unit, WorkQueue
 
 
 def units(slot: int, blocks: int, batches: int = 1) -> list[Unit]:

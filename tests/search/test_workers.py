@@ -13,16 +13,16 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError, RayTaskError
 
-from core.config import Refinement
-from core.prompts import Entity, Prompt
-from search.failures import WorkFailed, in_a_line
-from search.images.evaluator import Evaluator
-from search.images.outcomes import Outcome
-from search.instances import Instance, make_parts
-from search.preflight import inspect
-from search.work.batches import BlockDone
-from search.work.pool import WorkerPool
-from search.work.trial import StepTrial
+from keystep.core.config import Refinement
+from keystep.core.prompts import Entity, Prompt
+from keystep.search.failures import WorkFailed, in_a_line
+from keystep.search.images.evaluator import Evaluator
+from keystep.search.images.outcomes import Outcome
+from keystep.search.instances import Instance, make_parts
+from keystep.search.preflight import inspect
+from keystep.search.work.batches import BlockDone
+from keystep.search.work.pool import WorkerPool
+from keystep.search.work.trial import StepTrial
 from tests.search.evaluator_cases import refined, small_spec, validation
 
 MOODY = "tests.search.evaluator_cases:Moody"

@@ -4,14 +4,14 @@ import json
 import time
 from pathlib import Path
 
-from core.config import GSNg, IterRef, Refinement
-from search.instances import make_parts
-from search.result import Chosen
-from search.selection import Candidate, Measured, select, verdict
-from search.settings.ledger import TrialRecord
-from search.settings.space import Space
-from search.spec import SearchSpec
-from search.tracking.tracker import Tracker
+from keystep.core.config import GSNg, IterRef, Refinement
+from keystep.search.instances import make_parts
+from keystep.search.result import Chosen
+from keystep.search.selection import Candidate, Measured, select, verdict
+from keystep.search.settings.ledger import TrialRecord
+from keystep.search.settings.space import Space
+from keystep.search.spec import SearchSpec
+from keystep.search.tracking.tracker import Tracker
 
 TIMESTEPS = tuple(float(t) for t in range(901, 0, -100))
 NUM_TRIALS = 5

@@ -5,7 +5,7 @@ from collections import Counter
 
 from rich.cells import cell_len
 
-from search.reporting.table import Table
+from keystep.search.reporting.table import Table
 
 
 def check_shown(table: Table, text: str, width: int) -> None:

@@ -1,1 +1,1 @@
-"""Training of the embedded models: `python -m core.shapes.train vae|segmenter|clip|sd|sd3`."""
+"""Training of the embedded models: `python -m keystep.core.shapes.train vae|segmenter|clip|sd|sd3`."""

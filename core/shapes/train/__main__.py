@@ -6,16 +6,16 @@ from pathlib import Path
 
 import torch
 
-from core.shapes.models import WEIGHTS
-from core.shapes.train.data import load_training_set
-from core.shapes.train.loop import Plan
+from keystep.core.shapes.models import WEIGHTS
+from keystep.core.shapes.train.data import load_training_set
+from keystep.core.shapes.train.loop import Plan
 
 MODELS = ("vae", "segmenter", "clip", "sd", "sd3")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m core.shapes.train",
+        prog="python -m keystep.core.shapes.train",
         description="Train one of the embedded models. Interrupt at any time: the same command goes on. "
         "Order: vae first (sd and sd3 need it); segmenter and clip any time.",
     )
@@ -43,19 +43,19 @@ def main() -> None:
     folder = arguments.work / arguments.model
     vae = arguments.work / "vae" / "trained"
     if arguments.model == "vae":
-        from core.shapes.train.vae import PLAN, train_vae
+        from keystep.core.shapes.train.vae import PLAN, train_vae
 
         train_vae(data, folder, vae, arguments.seed, plan(PLAN))
     elif arguments.model == "segmenter":
-        from core.shapes.train.segmenter import PLAN, train_segmenter
+        from keystep.core.shapes.train.segmenter import PLAN, train_segmenter
 
         train_segmenter(data, folder, arguments.output / "shapes-segmenter", arguments.seed, plan(PLAN))
     elif arguments.model == "clip":
-        from core.shapes.train.clip import PLAN, train_clip
+        from keystep.core.shapes.train.clip import PLAN, train_clip
 
         train_clip(data, folder, arguments.output / "shapes-clip", arguments.seed, plan(PLAN))
     else:
-        from core.shapes.train.diffusion import PLANS, train_pipeline
+        from keystep.core.shapes.train.diffusion import PLANS, train_pipeline
 
         name = f"shapes-{arguments.model}"
         train_pipeline(

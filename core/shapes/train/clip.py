@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from core.shapes.captions import caption
-from core.shapes.scenes import COLORS, IMAGE_SIZE, NOUNS
-from core.shapes.tokenizers import MAX_LENGTH, clip_tokenizer
-from core.shapes.train.data import COLOR_RATE, TrainingSet
-from core.shapes.train.loop import Plan, train
-from core.shapes.train.vae import to_pixels
+from keystep.core.shapes.captions import caption
+from keystep.core.shapes.scenes import COLORS, IMAGE_SIZE, NOUNS
+from keystep.core.shapes.tokenizers import MAX_LENGTH, clip_tokenizer
+from keystep.core.shapes.train.data import COLOR_RATE, TrainingSet
+from keystep.core.shapes.train.loop import Plan, train
+from keystep.core.shapes.train.vae import to_pixels
 
 BATCH = 64
 WHOLE_CAPTION_RATE = 0.7  # the rest name one of the objects, so that single entities can be looked for

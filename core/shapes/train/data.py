@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from core.shapes.captions import caption, sample_training_scene
-from core.shapes.scenes import COLORS, IMAGE_SIZE, MAX_OBJECTS, NOUNS, Scene, render
+from keystep.core.shapes.captions import caption, sample_training_scene
+from keystep.core.shapes.scenes import COLORS, IMAGE_SIZE, MAX_OBJECTS, NOUNS, Scene, render
 
 GRID = 16  # query grid of the embedded models' finest attention
 CHUNK = 1000

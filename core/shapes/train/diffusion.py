@@ -15,12 +15,12 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.shapes.architectures import build_sd, build_sd3
-from core.shapes.scenes import MAX_OBJECTS
-from core.shapes.train.data import TrainingSet, training_caption
-from core.shapes.train.grounding import grounding_loss, recording
-from core.shapes.train.loop import Plan, train
-from core.shapes.train.vae import to_pixels
+from keystep.core.shapes.architectures import build_sd, build_sd3
+from keystep.core.shapes.scenes import MAX_OBJECTS
+from keystep.core.shapes.train.data import TrainingSet, training_caption
+from keystep.core.shapes.train.grounding import grounding_loss, recording
+from keystep.core.shapes.train.loop import Plan, train
+from keystep.core.shapes.train.vae import to_pixels
 
 BATCH = 32
 UNCAPTIONED_RATE = 0.1

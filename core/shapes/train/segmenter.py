@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoImageProcessor, UperNetForSemanticSegmentation
 
-from core.shapes.architectures import build_segmenter, build_segmenter_processor
-from core.shapes.train.data import TrainingSet
-from core.shapes.train.loop import Plan, train
-from core.shapes.train.vae import to_pixels
+from keystep.core.shapes.architectures import build_segmenter, build_segmenter_processor
+from keystep.core.shapes.train.data import TrainingSet
+from keystep.core.shapes.train.loop import Plan, train
+from keystep.core.shapes.train.vae import to_pixels
 
 BATCH = 24
 PLAN = Plan(steps=1200, learning_rate=3e-3, decay=0.99)

@@ -11,9 +11,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
-from core.shapes.architectures import build_vae
-from core.shapes.train.data import TrainingSet
-from core.shapes.train.loop import Plan, train
+from keystep.core.shapes.architectures import build_vae
+from keystep.core.shapes.train.data import TrainingSet
+from keystep.core.shapes.train.loop import Plan, train
 
 BATCH = 16
 KL_WEIGHT = 1e-5

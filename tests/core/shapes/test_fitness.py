@@ -2,8 +2,8 @@
 
 import pytest
 
-from core.config import AttentionChoice, IterRef, Refinement
-from core.shapes.models import resolve_model
+from keystep.core.config import AttentionChoice, IterRef, Refinement
+from keystep.core.shapes.models import resolve_model
 from tests.benchmarks.shapes_fitness import SAMPLERS, Bench, show_curve, show_rates
 
 MODELS = tuple(SAMPLERS)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusion3Pipeline, StableDiffusionPipeline
 
-from core.generation import load_pipeline
-from core.shapes.models import EMBEDDED, resolve_model
-from evaluation.detectors import SHAPES_DETECTOR, load_detector
-from evaluation.prompt_sets import standard_set
-from evaluation.tiam import TiamSettings, score_images
+from keystep.core.generation import load_pipeline
+from keystep.core.shapes.models import EMBEDDED, resolve_model
+from keystep.evaluation.detectors import SHAPES_DETECTOR, load_detector
+from keystep.evaluation.prompt_sets import standard_set
+from keystep.evaluation.tiam import TiamSettings, score_images
 
 PIPELINES = {"keystep/shapes-sd": StableDiffusionPipeline, "keystep/shapes-sd3": StableDiffusion3Pipeline}
 CALL = {"num_inference_steps": 12, "height": 64, "width": 64}

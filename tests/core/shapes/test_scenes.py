@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from core.shapes.captions import MISSING_RATE, SWAPPED_RATE, caption, sample_training_scene
-from core.shapes.scenes import COLORS, INKS, NOUNS, Scene, SceneObject, random_entities, render, sample_scene
-from evaluation.colors import palette_named
+from keystep.core.shapes.captions import MISSING_RATE, SWAPPED_RATE, caption, sample_training_scene
+from keystep.core.shapes.scenes import COLORS, INKS, NOUNS, Scene, SceneObject, random_entities, render, sample_scene
+from keystep.evaluation.colors import palette_named
 
 
 def lens(large: float, small: float, apart: float) -> float:

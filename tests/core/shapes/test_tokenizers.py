@@ -2,9 +2,9 @@
 
 import pytest
 
-from core.shapes.captions import caption
-from core.shapes.scenes import COLORS, NOUNS
-from core.shapes.tokenizers import MAX_LENGTH, WORDS, clip_tokenizer, t5_tokenizer
+from keystep.core.shapes.captions import caption
+from keystep.core.shapes.scenes import COLORS, NOUNS
+from keystep.core.shapes.tokenizers import MAX_LENGTH, WORDS, clip_tokenizer, t5_tokenizer
 
 LONGEST = caption([("triangle", "yellow"), ("triangle", "purple"), ("triangle", "yellow")])
 
