@@ -42,8 +42,8 @@ bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.bench_rescore
 
 docs: $(READY)
-	PDOC_ALLOW_EXEC=1 $(BIN)/python -m pdoc --docformat google keystep core evaluation search cluster \
-		--output-directory site
+	PDOC_ALLOW_EXEC=1 $(BIN)/python -m pdoc --docformat google keystep keystep.core keystep.evaluation \
+		keystep.search keystep.cluster --output-directory site
 
 notebooks: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m nbconvert --to notebook --execute --log-level WARN \

@@ -50,7 +50,7 @@ def read_saved(folder: str | os.PathLike[str]) -> list[SavedScore]:
 
 
 def prompt_scores(score: SetScore) -> Iterator[PromptScore]:
-    """A scored set as what `keystep.evaluation.tiam_report.write_tables` writes; prompts without images are left out."""
+    """A scored set as `keystep.evaluation.tiam_report.write_tables` takes it; prompts without images are left out."""
     for index, prompt in enumerate(score.prompts):
         columns = np.flatnonzero(score.measured[index])
         if not columns.size:

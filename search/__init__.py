@@ -7,3 +7,6 @@ chooses, `keystep.search.tracking` logs, `keystep.search.reporting` shows, `keys
 `keystep.search.serving` ship, `keystep.search.replaying` runs it all again without a model. `keystep.search.spec` is
 what the user writes.
 """
+
+if __name__ != "keystep.search":
+    raise ImportError("this folder is imported as keystep.search, lest there be two of each of its modules")

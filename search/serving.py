@@ -24,7 +24,7 @@ from keystep.search.tracking.mlflow_store import ATTEMPT_TAG, SEARCH_TAG, Mlflow
 from keystep.search.tracking.run_fields import experiment_name
 from keystep.search.tracking.tracking_uri import VARIABLE, named_uri
 
-# What keystep.py and core/ import, and MLflow itself; pinned to the versions at hand.
+# What keystep/__init__.py and core/ import, and MLflow itself; pinned to the versions at hand.
 PACKAGES = (
     "torch",
     "diffusers",
@@ -69,9 +69,9 @@ def register(
 ) -> Registered:
     """Log a step config as a pyfunc model and register it as a new version.
 
-    The model is `search/step_model.py` run as it stands ("models from code"), the config as JSON, and this keystep's
-    `core` and `keystep.py`; no object is pickled. It needs no keystep where it is served. Embedded weights go along
-    if the config is for an embedded model, any other model is loaded from where its config says.
+    The model is `search/step_model.py` run as it stands ("models from code"), the config as JSON, and of this `keystep`
+    what it exports, with `keystep.core`; no object is pickled. It needs no keystep where it is served. Embedded weights
+    go along if the config is for an embedded model, any other model is loaded from where its config says.
 
     Args:
         config: what to serve.
@@ -96,7 +96,7 @@ def register(
                 name="step_model",
                 python_model=str(Path(__file__).with_name("step_model.py")),
                 artifacts={ARTIFACT: str(folder / "step_config.json")},
-                code_paths=[str(folder / "core"), str(folder / "keystep.py")],
+                code_paths=[str(folder / "keystep")],
                 pip_requirements=_requirements(),
                 tags=tags,
             )
@@ -135,8 +135,8 @@ def _files(config: StepConfig) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="keystep-model-") as place:
         folder = Path(place)
         config.save(folder / "step_config.json")
-        shutil.copytree(Path(str(keystep.core.__file__)).parent, folder / "core", ignore=unwanted)
-        shutil.copy(str(keystep.__file__), folder / "keystep.py")
+        shutil.copytree(Path(str(keystep.core.__file__)).parent, folder / "keystep" / "core", ignore=unwanted)
+        shutil.copy(str(keystep.__file__), folder / "keystep")
         yield folder
 
 

@@ -147,6 +147,10 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_every_public_name_is_documented_and_shown() -> None:
+    assert {name for names in keystep._HOMES.values() for name in names} == {*keystep.__all__}
+    assert {*keystep.__all__} <= {*dir(keystep)}
+    with pytest.raises(AttributeError, match="no attribute 'genrate'"):
+        keystep.genrate  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
     for name in keystep.__all__:
         assert len((getattr(keystep, name).__doc__ or "").split()) >= 5, name
     shown = keystep.__doc__ or ""

@@ -43,7 +43,7 @@ def pictures(
     batch_size: int = 4,
     on_done: Callable[[int], None] = lambda count: None,
 ) -> list[Picture]:
-    """A picture for every seed; `on_done` hears how many after each batch. Errors as `keystep.core.generation.generate`."""
+    """A picture for every seed; `on_done` hears how many after each batch. Errors as `keystep.core.generation`'s."""
     made: list[Picture] = []
     for first in range(0, len(seeds), batch_size):
         batch = seeds[first : first + batch_size]

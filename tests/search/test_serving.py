@@ -54,7 +54,9 @@ def test_the_version_tells_where_it_comes_from_and_holds_no_pickle(registered):
     assert version.tags["keystep.search_id"] == search_id and "p = 0.00049" in str(version.description)
     files = [path for path in (registered / "artifacts").rglob("*") if path.is_file()]
     names = {path.name for path in files}
-    assert {"MLmodel", "step_model.py", "step_config.json", "keystep.py"} <= names
+    assert {"MLmodel", "step_model.py", "step_config.json"} <= names
+    code = [path.parts[path.parts.index("code") + 1 :] for path in files if "code" in path.parts]
+    assert {parts[0] for parts in code} == {"keystep"} and {parts[1] for parts in code} == {"__init__.py", "core"}
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".bin"))]
     assert {path.parts[path.parts.index("weights") + 1] for path in files if "weights" in path.parts} == {"shapes-sd"}
     (config,) = (path for path in files if path.name == "step_config.json")

@@ -52,19 +52,23 @@ The same in one call, for any number of prompts and seeds, with a trace for each
 False
 """
 
-from keystep.core.callback import StepRefinement
-from keystep.core.config import (
-    AttentionChoice,
-    GSNg,
-    IterRef,
-    LossWeights,
-    Refinement,
-    SamplerConfig,
-    StepConfig,
-)
-from keystep.core.evidence import Evidence
-from keystep.core.generation import Generated, ImageTrace, generate, load_pipeline
-from keystep.core.prompts import Entity, Prompt
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keystep.core.callback import StepRefinement
+    from keystep.core.config import (
+        AttentionChoice,
+        GSNg,
+        IterRef,
+        LossWeights,
+        Refinement,
+        SamplerConfig,
+        StepConfig,
+    )
+    from keystep.core.evidence import Evidence
+    from keystep.core.generation import Generated, ImageTrace, generate, load_pipeline
+    from keystep.core.prompts import Entity, Prompt
 
 __all__ = [
     "AttentionChoice",
@@ -83,3 +87,27 @@ __all__ = [
     "generate",
     "load_pipeline",
 ]
+
+_HOMES = {
+    "callback": ("StepRefinement",),
+    "config": ("AttentionChoice", "GSNg", "IterRef", "LossWeights", "Refinement", "SamplerConfig", "StepConfig"),
+    "evidence": ("Evidence",),
+    "generation": ("Generated", "ImageTrace", "generate", "load_pipeline"),
+    "prompts": ("Entity", "Prompt"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, from its module in `keystep.core` when it is first asked for.
+
+    Every module of every room imports this package first: `keystep --help` must not wait for torch.
+    """
+    for home, names in _HOMES.items():
+        if name in names:
+            globals()[name] = getattr(import_module(f"keystep.core.{home}"), name)
+            return globals()[name]
+    raise AttributeError(f"module 'keystep' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
