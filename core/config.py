@@ -293,8 +293,12 @@ class StepConfig(FrozenModel):
                 fields or impossible values; names every field at fault.
         """
         path = Path(path)
-        if not isinstance(read_json(path), dict):  # which tells limits, and keys that stand twice
-            raise ValueError(f"{os.fspath(path)} is no StepConfig: it has no JSON object")
+        try:
+            plain = read_json(path)  # which tells limits, and keys that stand twice
+        except ValueError as error:
+            raise ValueError(f"{error}; export it again") from None
+        if not isinstance(plain, dict):
+            raise ValueError(f"{os.fspath(path)} is no StepConfig: it has no JSON object; export it again")
         try:
             data = open_seal(read_text(path).encode()).value
         except SealBroken as error:

@@ -58,6 +58,5 @@ def _model_of(path: str) -> str:
 
 
 def _located(model: str) -> str:
-    if model in EMBEDDED:
-        return str(EMBEDDED[model])
-    return os.path.realpath(model) if os.path.exists(model) else model
+    place = EMBEDDED.get(model, model)
+    return os.path.realpath(place) if os.path.exists(place) else str(place)

@@ -31,7 +31,7 @@ def prompt_from_geneval(row: Mapping[str, object]) -> Prompt | None:
             raise ValueError(f"'color' in 'include' must be text, got {wanted['color']!r:.200}")
         if wanted.get("count", 1) != 1 or wanted.get("position") is not None:
             return None
-        noun = wanted["class"].strip()
+        noun: str = wanted["class"].strip()
         entities.append(Entity(_COCO_NOUNS.get(noun, noun), wanted.get("color")))
     return None if row.get("exclude") else Prompt(text.strip(), tuple(entities))
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypedDict
 
@@ -108,7 +108,7 @@ class Findings:
         return self.choice
 
     def confirm(
-        self, settings: list[Refinement | None], outcomes: list[Mapping[int, Outcome]], seconds: list[float]
+        self, settings: list[Refinement | None], outcomes: Sequence[Mapping[int, Outcome]], seconds: list[float]
     ) -> None:
         """The verdict on the unrefined model, the winner and, where there is one, the runner-up, in this order.
 

@@ -198,9 +198,10 @@ class _Search:
         self.view.spent(self.found.costs)
         self.tracker.trial_ended(record)
         self._show_best()
-        watched = self.view.watched
-        if self.found.best is not None and watched.ended + self.spec.search.lookahead >= watched.num_slots:
-            self.ahead.lead(self.found.best.refinement)
+        watched, best = self.view.watched, self.found.best
+        all_begun = watched.ended + self.spec.search.lookahead >= watched.num_slots
+        if all_begun and best is not None and best.refinement is not None:
+            self.ahead.lead(best.refinement)
 
     def _show_best(self) -> None:
         unrefined, best = f"unrefined {_percent(self.found.baselines[0])}", self.found.best

@@ -213,7 +213,8 @@ class WorkerPool:
         if self._state is None:
             self._state = self._dispatcher.state.remote()
         elif ray.wait([self._state], timeout=0)[0]:
-            state, self._state = ray.get(self._state), None
+            state: Any = ray.get(self._state)
+            self._state = None
             self.on_state(state)
 
     def close(self) -> None:

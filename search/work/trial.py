@@ -53,7 +53,7 @@ class StepTrial(Trainable):
             WorkFailed: workers died of it again and again.
             Exception: what the evaluator raised.
         """
-        told = ray.get(self._pool.block.remote(self._slot, self._refinement, self._next))
+        told: Any = ray.get(self._pool.block.remote(self._slot, self._refinement, self._next))
         if "error" in told:
             raise WorkFailed(told["reason"]) if told["error"] is None else pickle.loads(told["error"])
         self._next += 1

@@ -40,7 +40,7 @@ def test_diffusers_itself_is_told_to_take_safetensors_alone(
 ) -> None:
     """Also where the files cannot be seen beforehand, as on the hub."""
     monkeypatch.setattr("keystep.core.generation.weights_problem", lambda *_, **__: None)
-    with pytest.raises(OSError, match="cannot be loaded"):
+    with pytest.raises(OSError, match="pickled weights alone, which can run code and are not loaded"):
         load_pipeline(str(saved["pickled"]))
 
 
@@ -65,7 +65,7 @@ def test_a_variant_is_asked_for_by_name(saved: dict[str, Path]) -> None:
         assert all(torch.equal(tensor, expected[name]) for name, tensor in pipe.unet.state_dict().items())
     with pytest.raises(OSError, match=r'of variant fp16 only; name it: variant="fp16"'):
         load_pipeline(place, variant="ema")
-    with pytest.raises(OSError, match="variant=ema"):
+    with pytest.raises(OSError, match=r"no weights of variant .ema., only of variant none"):
         load_pipeline(str(saved["plain"]), variant="ema")
 
 
@@ -98,6 +98,6 @@ def test_names_of_weight_files(tmp_path: Path, files: list[str], variant: str | 
 def test_a_config_without_the_new_fields_loads_as_before(tmp_path: Path) -> None:
     config = StepConfig(model="m", sampler=sampler_config("ddpm"), refinement=Refinement(gsng=GSNg()))
     plain = json.loads(config.save(tmp_path / "new.json").read_text())
-    del plain["variant"], plain["family"]
+    del plain["variant"], plain["family"], plain["sha256"]
     (tmp_path / "old.json").write_text(json.dumps(plain))
     assert StepConfig.load(tmp_path / "old.json") == config
