@@ -191,7 +191,7 @@ class StepConfig(FrozenModel):
         model: id or path, as ``from_pretrained`` takes it.
         revision: of the model; None is the newest.
         variant: of the weight files, such as fp16; None is the files without one.
-        family: of the model, as `keystep.core.backbones.families.family_of` names it; None if it is not known.
+        family: of the model, as `keystep.core.families.family_of` names it; None if it is not known.
         dtype: of the weights.
         sampler: how to sample.
         refinement: what to do to the latents on the way.

@@ -6,8 +6,8 @@ import warnings
 from typing import Any
 
 from keystep.core.backbones.base import Backbone
-from keystep.core.backbones.families import DENOISERS, family_of, known_family
 from keystep.core.config import StepConfig
+from keystep.core.families import DENOISERS, family_of, known_family
 from keystep.core.shapes.models import EMBEDDED
 
 

@@ -109,6 +109,9 @@ def check_prompt(prompt: Prompt) -> None:
         raise ValueError(f"the prompt has {len(prompt.text):,} characters; at most {MAX_CHARACTERS:,} are read")
     if not prompt.entities:
         raise ValueError(f"{prompt.text!r} names no entity; fill entity1")
+    for entity in prompt.entities:
+        if len(str(entity)) > MAX_CHARACTERS:
+            raise ValueError(f"an entity has {len(str(entity)):,} characters; at most {MAX_CHARACTERS:,} are read")
     located_mentions(prompt)
 
 

@@ -1,9 +1,9 @@
 """From a search's result to the step config that production loads, with the evidence for it."""
 
 from keystep.core import evidence
-from keystep.core.backbones.families import known_family
 from keystep.core.config import StepConfig
 from keystep.core.evidence import Evidence
+from keystep.core.families import known_family
 from keystep.evaluation.statistics import Estimate
 from keystep.search.metric_estimates import UNREFINED, MetricsFound
 from keystep.search.result import SearchResult

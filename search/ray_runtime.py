@@ -27,6 +27,7 @@ LOOK_SECONDS = 0.5
 _ADDRESS = re.compile(r"(ray://)?(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
 
 _started_here: RayProcesses | None = None
+_started_as = ""  # its node's id
 
 
 def start_ray(address: str | None = None) -> None:
@@ -37,7 +38,7 @@ def start_ray(address: str | None = None) -> None:
     Raises:
         ValueError: no cluster answers there, or none can be started here; says why, as far as can be told.
     """
-    global _started_here
+    global _started_here, _started_as
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -45,6 +46,7 @@ def start_ray(address: str | None = None) -> None:
     _started_here = None
     if address == "local":
         _started_here = _start()
+        _started_as = ray.get_runtime_context().get_node_id()
     else:
         _join(address)
     _hush()
@@ -52,7 +54,9 @@ def start_ray(address: str | None = None) -> None:
 
 def started_here() -> RayProcesses | None:
     """The processes of the runtime, if `start_ray` has started it on this machine and it is in use."""
-    return _started_here if ray.is_initialized() else None
+    if not ray.is_initialized() or ray.get_runtime_context().get_node_id() != _started_as:
+        return None  # it has ended, and the process may have joined or started another one
+    return _started_here
 
 
 def _start() -> RayProcesses:

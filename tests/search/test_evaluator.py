@@ -265,7 +265,10 @@ def test_images_are_those_that_were_judged(evaluator: Evaluator, tmp_path: Path)
 def test_a_failed_refinement_is_told_by_every_setting_that_meets_it(evaluator: Evaluator, tmp_path: Path) -> None:
     instance = validation(small_spec(tmp_path)).instances[0]
     for count in (4, 2, 4):
-        setting = refined(2, count, step_size=1e39)
+        setting = refined(2, count)
+        assert setting.iterref is not None
+        beyond = setting.iterref.model_copy(update={"step_size": 1e39})  # more than a spec may ask for
+        setting = setting.model_copy(update={"iterref": beyond})
         outcome = evaluator.evaluate(setting, [instance])[0]
         assert outcome.failure == "iterref at step 2: the shifted latents are not finite at iteration 0"
         assert outcome.evaluations_alone == GUIDED + 2 * count
