@@ -119,12 +119,15 @@ def lookahead_for(work: Workload, pace: Pace, workers: int, lookahead: int) -> i
 
 
 def saturation(work: Workload, pace: Pace) -> tuple[float, float]:
-    """Workers at which the driver, and at which the storage, would have no rest if trials never waited; inf: none."""
-    blocks = [block for trial in work.trials for block in trial]
-    seconds = sum(_seconds(block, pace) for block in blocks)
-    driver = len(blocks) * pace.result + len(work.trials) * pace.trial
-    storage = sum(block.points for block in blocks) * pace.point
-    return seconds / driver if driver else math.inf, seconds / storage if storage else math.inf
+    """Workers at which the driver would have no rest in the trials, and the storage in the whole search, if none ever
+    waited; inf: none."""
+    trials = [block for trial in work.trials for block in trial]
+    driver = len(trials) * pace.result + len(work.trials) * pace.trial
+    storage = sum(block.points for block in work.blocks) * pace.point
+    return (
+        sum(_seconds(block, pace) for block in trials) / driver if driver else math.inf,
+        sum(_seconds(block, pace) for block in work.blocks) / storage if storage else math.inf,
+    )
 
 
 class _Server:
