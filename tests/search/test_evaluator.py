@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from keystep.core.config import GSNg, LossWeights, Refinement
+from keystep.core.config import GSNg, IterRef, LossWeights, Refinement
 from keystep.core.generation import load_pipeline
 from keystep.core.prompts import Entity, Prompt
 from keystep.evaluation.tiam import score_detections
@@ -307,7 +307,10 @@ def test_images_are_those_that_were_judged(evaluator: Evaluator, tmp_path: Path)
 def test_a_failed_refinement_is_told_by_every_setting_that_meets_it(evaluator: Evaluator, tmp_path: Path) -> None:
     instance = validation(small_spec(tmp_path)).instances[0]
     for count in (4, 2, 4):
-        setting = refined(2, count, step_size=1e39)
+        iterref = IterRef(step_index=2, iterations=count).model_copy(
+            update={"step_size": 1e39}
+        )  # beyond a spec's bounds
+        setting = Refinement(iterref=iterref)
         outcome = evaluator.evaluate(setting, [instance])[0]
         assert outcome.failure == "iterref at step 2: the shifted latents are not finite at iteration 0"
         assert outcome.evaluations_alone == GUIDED + 2 * count
