@@ -8,7 +8,8 @@ from matplotlib.ticker import LogLocator, PercentFormatter, ScalarFormatter
 
 from keystep.cluster.driver_pace import SOURCE as DRIVER_SOURCE
 from keystep.cluster.estimate import Estimate, Row
-from keystep.cluster.simulation import Limit, Simulated, lookahead_for, saturation
+from keystep.cluster.limits import Limit, lookahead_for, saturation
+from keystep.cluster.simulation import Simulated
 from keystep.search.reporting.report_formats import Block, Report, Section, Table
 
 SHOWN_STEPS = 12

@@ -12,8 +12,9 @@ from keystep.cluster.commands.estimate import estimate as command
 from keystep.cluster.driver_pace import SECONDS_PER_RESULT, SECONDS_PER_TRIAL
 from keystep.cluster.estimate import Estimate, estimate, workers_on
 from keystep.cluster.estimate_report import draw, duration, report, to_json
+from keystep.cluster.limits import saturation
 from keystep.cluster.replayed import NUM_REPLAYS, replayed_trials
-from keystep.cluster.simulation import Pace, saturation, simulate
+from keystep.cluster.simulation import Pace, simulate
 from keystep.cluster.workload import Workload, expected_work, plain_work, settings_of
 from keystep.search.images.evaluator import Evaluator
 from keystep.search.instances import make_parts

@@ -5,7 +5,8 @@ import random
 
 import pytest
 
-from keystep.cluster.simulation import BACKLOG, LEAVING, Pace, limit_of, lookahead_for, saturation, simulate
+from keystep.cluster.limits import limit_of, lookahead_for, saturation
+from keystep.cluster.simulation import BACKLOG, LEAVING, Pace, simulate
 from keystep.cluster.workload import BlockWork, Workload
 
 ONE = Pace(evaluation=1.0)
