@@ -83,7 +83,7 @@ class Prefixes:
         return None
 
     def stops(self, refinement: Refinement, *, held_out: bool) -> Stops:
-        """The steps before which points of a setting's prefix are stored, for images of the part that is named."""
+        """The steps before which points of a setting's prefix are stored, for images of either part."""
         branch = self._num_steps if refinement.iterref is None else refinement.iterref.step_index
         gsng = refinement.gsng
         alike = self._num_steps if gsng is None or self._recurring else gsng.start

@@ -41,7 +41,7 @@ class Worth:
 
     def __init__(self, space: Space):
         self._stops, self._few = _spread(space, MOST_STOPS), _spread(space, MOST_HELD_OUT)
-        self.counts = space.iteration_counts if _are_met_again(space) else ()
+        self.counts: tuple[int, ...] = space.iteration_counts if _are_met_again(space) else ()
 
     def stops(self, until: int, *, iterated: bool, held_out: bool) -> Stops:
         """The stops of a trajectory up to the step `until`.
