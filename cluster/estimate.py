@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from keystep.cluster.simulation import Limit, Pace, Simulated, limit_of, simulate
+from keystep.cluster.limits import Limit, limit_of
+from keystep.cluster.simulation import Pace, Simulated, simulate
 from keystep.cluster.workload import Workload, expected_work, plain_work, settings_of
 from keystep.core.config import Refinement
 from keystep.search.images.schedule import latent_shape_of, timesteps_of

@@ -8,7 +8,8 @@ from matplotlib.ticker import LogLocator, PercentFormatter, ScalarFormatter
 
 from keystep.cluster.driver_pace import SOURCE as DRIVER_SOURCE
 from keystep.cluster.estimate import Estimate, Row
-from keystep.cluster.simulation import Limit, Simulated, lookahead_for, saturation
+from keystep.cluster.limits import Limit, lookahead_for, saturation
+from keystep.cluster.simulation import Simulated
 from keystep.search.reporting.report_formats import Block, Report, Section, Table
 
 SHOWN_STEPS = 12
@@ -20,7 +21,7 @@ LIMITS: dict[Limit, str] = {
     "driver": "driver",
     "storage": "storage",
     "loading": "loading models",
-    "sequence": "too few trials",
+    "sequence": "too little at a time",
 }
 
 
@@ -88,7 +89,7 @@ def draw(found: Estimate) -> Figure:
     hours.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
     hours.yaxis.set_minor_formatter("{x:g}")
     used.set_title("Utilisation of the GPUs", loc="left", fontweight="bold")
-    used.set_ylabel("share of their time at work")
+    used.set_ylabel("share of their time for what was needed")
     used.set_ylim(0, 1.02)
     used.yaxis.set_major_formatter(PercentFormatter(1.0))
     for axes in (hours, used):
@@ -103,16 +104,14 @@ def draw(found: Estimate) -> Figure:
 
 def advice(row: Row, found: Estimate) -> str:
     """What to change so that so many GPUs are of use; empty if they are."""
-    spec, workers = found.spec, row.expected.workers
-    trials, lookahead = found.settings, spec.search.lookahead
+    workers, lookahead = row.expected.workers, found.spec.search.lookahead
     match row.limit:
         case "none":
             return ""
         case "lookahead":
-            more = "" if trials >= 4 * workers else f", search.trials to {4 * workers:,}"
             assert found.pace is not None
             enough = lookahead_for(found.expected, found.pace, workers, lookahead)
-            return f"raise search.lookahead from {lookahead} to {enough:,}{more}"
+            return f"raise search.lookahead from {lookahead} to {enough:,}"
         case "driver":
             return "raise search.block_prompts, so that results are fewer"
         case "storage":
@@ -120,7 +119,7 @@ def advice(row: Row, found: Estimate) -> str:
         case "loading":
             return "take fewer GPUs; keep the model's files on the nodes"
         case "sequence":
-            return f"take at most {max(1, min(row.gpus, trials // 4)):,} GPUs, or raise search.trials"
+            return "take fewer GPUs, or raise search.trials"
 
 
 def assumptions(found: Estimate) -> list[str]:
@@ -153,7 +152,7 @@ def assumptions(found: Estimate) -> list[str]:
         return [*lines, "No times: give --seconds-per-evaluation, or --measure to run a step here."]
     lines.append(
         f"One evaluation takes {pace.evaluation:.4g} s an image, decoding and judging an image {pace.image:.3g} s, "
-        f"loading the models {pace.loading:.3g} s a worker, in each stage."
+        f"loading the models {pace.loading:.3g} s a worker, once a search."
     )
     lines.append(
         f"The driver takes {1000 * pace.result:.0f} ms for a result and {1000 * pace.trial:.0f} ms for a trial "
@@ -162,7 +161,7 @@ def assumptions(found: Estimate) -> list[str]:
     gpus = f"{spec.resources.gpus:g}" if spec.resources.gpus else "by the spec none, here one"
     lines.append(
         f"GPUs of a worker: {gpus}. resources.workers, max_hours and max_gpu_hours are left aside; GPU-hours are those "
-        "rented, busy or not."
+        "rented, busy or not; used is the share of them that went into what was needed."
     )
     return lines
 
@@ -210,13 +209,25 @@ def _times(found: Estimate, price: float | None) -> list[Block]:
     if not found.rows:
         return ["Not known without a pace."]
     money = price is not None
-    columns = (">GPUs", "way", ">wall time", ">GPU-hours", ">used", *((">money",) if money else ()), "limit", "to do")
+    columns = (
+        ">GPUs",
+        "way",
+        ">wall time",
+        ">GPU-hours",
+        ">used",
+        ">in vain",
+        *((">money",) if money else ()),
+        "limit",
+        "to do",
+    )
     rows = []
     for row in found.rows:
         for name, way in (("plain", row.plain), ("expected", row.expected)):
             hours = row.gpu_hours(way)
             cells = [f"{row.gpus:,}", name, duration(way.seconds), f"{hours:,.4g}" if hours < 1000 else f"{hours:,.0f}"]
-            cells += [f"{way.utilisation:.0%}"] + ([f"{hours * (price or 0.0):,.2f}"] if money else [])
+            cells += [f"{way.utilisation:.0%}", f"{way.in_vain:.0%}"] + (
+                [f"{hours * (price or 0.0):,.2f}"] if money else []
+            )
             rows.append(cells + (["", ""] if name == "plain" else [LIMITS[row.limit], advice(row, found)]))
     return [Table(columns, rows, secondary=("to do", "limit")), _saturation(found)]
 
@@ -235,6 +246,7 @@ def _row_json(row: Row, price: float | None) -> dict[str, Any]:
     def way(found: Simulated) -> dict[str, Any]:
         hours = row.gpu_hours(found)
         plain = {"wall_seconds": found.seconds, "gpu_hours": hours, "utilisation": found.utilisation}
+        plain["in_vain"] = found.in_vain
         plain |= {"stages": found.stages, "driver": found.driver, "storage": found.storage}
         return plain | ({} if price is None else {"money": hours * price})
 

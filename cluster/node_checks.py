@@ -57,7 +57,7 @@ def versions(found: Mapping[str, Mapping[str, str]]) -> Check:
 
 def room(spec: SearchSpec, fit: int) -> Check:
     """Whether as many workers fit as the spec asks for."""
-    wanted = spec.resources.workers or spec.search.lookahead
+    wanted = spec.resources.workers or fit
     found = f"{fit} workers of {spec.resources.cpus:g} CPUs and {spec.resources.gpus:g} GPUs fit"
     if spec.resources.workers is not None and fit < spec.resources.workers:
         return Check("room for workers", False, found, f"set resources.workers={fit}, or add nodes for {wanted}")
@@ -95,7 +95,8 @@ def memory(spec: SearchSpec, found: Mapping[str, WorkFacts], nodes: Mapping[str,
             there, what = float(facts.memory_bytes), "GPU"
         else:
             there, what = float(nodes[node]["Resources"].get("memory", 0.0)), "node"
-            sharing = min(workers_on(spec, nodes[node]["Resources"]), spec.resources.workers or spec.search.lookahead)
+            sharing = workers_on(spec, nodes[node]["Resources"])
+            sharing = min(sharing, spec.resources.workers or sharing)
         told = f"{sharing} x {facts.peak_bytes / GIGABYTE:.1f} GB of {there / GIGABYTE:.1f} GB of its {what}"
         needs.append((sharing * facts.peak_bytes / max(there, 1.0), told))
         if needs[-1][0] > 1:

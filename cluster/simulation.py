@@ -1,4 +1,4 @@
-"""A search by the clock: how busy GPUs are, how long it takes, and what holds it up.
+"""A search by the clock: how busy GPUs are, and how long it takes.
 
 A discrete-event simulation whose order of work is `keystep.search.work.queue`'s own: what hands out the batches of a
 real search hands them out here, to workers that take as long as their batches' denoiser evaluations. Every worker loads
@@ -13,18 +13,14 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 from keystep.cluster.workload import BlockWork, Workload
 from keystep.search.work.dispatcher import SPARE_SHARE
 from keystep.search.work.queue import Unit, WorkQueue
 
-Limit = Literal["none", "lookahead", "driver", "storage", "loading", "sequence"]
-NOTABLE = 0.05  # share of the wall time that must be gained for something to be called the limit
 BACKLOG = 30.0  # seconds of the storage's work that workers hold back in memory, in all
 LEAVING = 1.0  # seconds until a worker hears that its batch is not wanted, and leaves it
-BUSY = 0.8  # utilisation from which on the GPUs themselves are the limit
 
 
 @dataclass(frozen=True)
@@ -90,41 +86,6 @@ def simulate(work: Workload, pace: Pace, workers: int, lookahead: int) -> Simula
         lookahead: of the search's spec, at least 1.
     """
     return _Search(work, pace, workers, lookahead).run()
-
-
-def limit_of(work: Workload, pace: Pace, workers: int, lookahead: int) -> Limit:
-    """What holds the search up most: that without which it would be over soonest.
-
-    `sequence` is what is left: too little is known to be needed at a time for so many workers.
-    """
-    found = simulate(work, pace, workers, lookahead)
-    without: dict[Limit, Simulated] = {
-        "lookahead": simulate(work, pace, workers, max(lookahead, len(work.trials), workers)),
-        "driver": simulate(work, replace(pace, result=0.0, trial=0.0), workers, lookahead),
-        "storage": simulate(work, replace(pace, point=0.0), workers, lookahead),
-        "loading": simulate(work, replace(pace, loading=0.0), workers, lookahead),
-    }
-    worst = min(without, key=lambda name: without[name].seconds)
-    if found.seconds - without[worst].seconds >= NOTABLE * found.seconds:
-        return worst
-    return "none" if found.utilisation >= BUSY else "sequence"
-
-
-def lookahead_for(work: Workload, pace: Pace, workers: int, lookahead: int) -> int:
-    """The first doubling of a lookahead that is not the limit any more."""
-    soonest = simulate(work, pace, workers, max(lookahead, len(work.trials), workers)).seconds
-    while simulate(work, pace, workers, lookahead).seconds * (1 - NOTABLE) >= soonest:
-        lookahead *= 2
-    return lookahead
-
-
-def saturation(work: Workload, pace: Pace) -> tuple[float, float]:
-    """Workers at which the driver, and at which the storage, would have no rest if trials never waited; inf: none."""
-    blocks = [block for trial in work.trials for block in trial]
-    seconds = sum(_seconds(block, pace) for block in blocks)
-    driver = len(blocks) * pace.result + len(work.trials) * pace.trial
-    storage = sum(block.points for block in blocks) * pace.point
-    return seconds / driver if driver else math.inf, seconds / storage if storage else math.inf
 
 
 class _Server:
@@ -325,7 +286,7 @@ class _Search:
         count = math.ceil(block.images / self._work.batch_size)
         read = min(block.points, block.images)
         made = _Batch(
-            _seconds(block, self._pace) / count,
+            seconds_of(block, self._pace) / count,
             read * self._pace.point / count,
             (block.points - read) * self._pace.point / count,
             needed,
@@ -339,5 +300,6 @@ class _Search:
         heapq.heappush(self._events, (when, next(self._order), what, which))
 
 
-def _seconds(block: BlockWork, pace: Pace) -> float:
+def seconds_of(block: BlockWork, pace: Pace) -> float:
+    """That a worker is busy with a block."""
     return block.evaluations * pace.evaluation + block.images * pace.image

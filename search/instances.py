@@ -18,12 +18,14 @@ from keystep.search.spec import SearchSpec
 
 @dataclass(frozen=True)
 class Instance:
-    """One image to make: `number` is its place in its part, the same for every setting."""
+    """One image to make: `number` is its place in its part, the same for every setting; the part may be the held-out
+    one, which few settings are tried on."""
 
     number: int
     set_name: str
     prompt: Prompt
     seed: int
+    held_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def make_part(
         for row in range(first, first + block_prompts):
             for prompts, ordered in zip(sets, shuffled, strict=True):
                 for seed in seeds if row < len(ordered) else ():
-                    block.append(Instance(number, prompts.name, ordered[row], seed))
+                    block.append(Instance(number, prompts.name, ordered[row], seed, name == "held_out"))
                     number += 1
         blocks.append(tuple(block))
     return Part(name, tuple(sets), tuple(seeds), tuple(blocks))

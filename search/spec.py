@@ -78,12 +78,6 @@ class SearchSpec(FrozenModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        workers, lookahead = self.resources.workers, self.search.lookahead
-        if workers is not None and workers > lookahead:
-            raise ValueError(
-                f"resources.workers is {workers}, but search.lookahead lets {lookahead} settings be under way at "
-                "once: raise search.lookahead, or lower resources.workers"
-            )
         if self.search.sampler == "grid":
             for name in self.space.ranges:
                 raise ValueError(

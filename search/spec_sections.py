@@ -157,7 +157,8 @@ class SearchSettings(FrozenModel):
         alpha: chance at most that the paired pruner stops a setting that is not worse, however often it looks.
         min_prompts: prompts seen before a trial can be stopped.
         block_prompts: prompts of each set in a block, after which a trial can be stopped.
-        lookahead: settings under way at once, at most; another number is another search, more workers are not.
+        lookahead: settings under way at once, at most, each on as many workers as find work in it; another number is
+            another search, more workers are not.
         seed: of the sampler and of the order of the prompts.
     """
 
@@ -209,11 +210,11 @@ class ResourcesSpec(FrozenModel):
     Args:
         cpus: of one worker.
         gpus: of one worker; 0.5 puts two workers on a GPU.
-        workers: how many; null is as many as fit, up to search.lookahead.
+        workers: how many at most; null is as many as fit, also on nodes that come later.
         batch_size: images at a time.
         max_hours: no further trial starts after this time; null is no limit.
         max_gpu_hours: the same, by GPU hours (hours times gpus of every worker).
-        max_failures: how often a trial is tried again after its worker died.
+        max_failures: how often a batch is tried again after its worker died.
     """
 
     cpus: float = Field(default=1.0, gt=0, le=10_000)

@@ -119,6 +119,7 @@ def test_what_is_quick_runs_as_it_stands(place: Path) -> None:
     runs = place / "keystep-runs"
     tracked = TrackingSpec(uri=f"sqlite:///{place}/mlflow.db")
     stored(runs, spec=spec(name="shapes-sd", storage=StorageSpec(path=str(runs)), tracking=tracked))
+    Path("color_val.txt").write_text("a red car and a dog\nthe sea\n")  # as T2I-CompBench has it: prompts alone
     for command in COMMANDS:
         if command.is_cheap:
             run(command)

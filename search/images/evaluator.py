@@ -98,8 +98,9 @@ class Evaluator:
             known = self.outcomes.read(refinement, prompts)
         missing = [instance for instance in instances if _key(instance) not in known]
         tasks = list(dict.fromkeys((instance.prompt, instance.seed) for instance in missing))
+        held_out = all(instance.held_out for instance in missing)
         self._check(prompts)
-        for batch in self._pieces(lambda piece: self._compute(refinement, tasks[piece]), len(tasks)):
+        for batch in self._pieces(lambda piece: self._compute(refinement, tasks[piece], held_out), len(tasks)):
             self.outcomes.write(refinement, batch)
             known |= batch
         self.computed = frozenset(instance.number for instance in missing)
@@ -108,12 +109,17 @@ class Evaluator:
     def images(self, refinement: Refinement | None, instances: Sequence[Instance]) -> list[Image.Image]:
         """The images of the instances, in their order, for contact sheets."""
         tasks = [(instance.prompt, instance.seed) for instance in instances]
-        pieces = self._pieces(lambda piece: self._decoded(self._finished(refinement, tasks[piece])), len(tasks))
+        held_out = all(instance.held_out for instance in instances)
+        pieces = self._pieces(
+            lambda piece: self._decoded(self._finished(refinement, tasks[piece], held_out)), len(tasks)
+        )
         return [image for images in pieces for image in images]
 
-    def _compute(self, refinement: Refinement | None, batch: Sequence[Task]) -> dict[tuple[str, int], Outcome]:
+    def _compute(
+        self, refinement: Refinement | None, batch: Sequence[Task], held_out: bool
+    ) -> dict[tuple[str, int], Outcome]:
         began = time.perf_counter()
-        samples = self._finished(refinement, batch)
+        samples = self._finished(refinement, batch, held_out)
         detected = self.detector.detections(self._decoded(samples))
         scores = [
             score_detections(detections, sample.prompt, self.settings)
@@ -125,8 +131,9 @@ class Evaluator:
             for sample, score in zip(samples, scores, strict=True)
         }
 
-    def _finished(self, refinement: Refinement | None, batch: Sequence[Task]) -> list[Sample]:
-        return self._trajectories.finish(batch, self._encode([prompt for prompt, _ in batch]), refinement)
+    def _finished(self, refinement: Refinement | None, batch: Sequence[Task], held_out: bool) -> list[Sample]:
+        conditioning = self._encode([prompt for prompt, _ in batch])
+        return self._trajectories.finish(batch, conditioning, refinement, held_out=held_out)
 
     def _decoded(self, samples: Sequence[Sample]) -> list[Image.Image]:
         return self.sampler.backbone.decode(torch.cat([sample.point.latents for sample in samples]))

@@ -12,7 +12,7 @@ from keystep.core.latents import LatentStore, content_key
 from keystep.core.points import Point
 from keystep.core.prompts import Prompt
 from keystep.core.write_behind import WriteBehind
-from keystep.search.images.stops import kept_stops
+from keystep.search.images.stops import Stops, Worth
 from keystep.search.settings.space import Space
 
 ALONE, SETTLED = "keystep.alone", "keystep.settled"  # kept with a point's scheduler state
@@ -63,11 +63,11 @@ class Prefixes:
         self._space = space
         self._precise = precise
         self._num_steps = len(space.timesteps)
-        self._stops = kept_stops(space)
+        self._worth = Worth(space)
         # Weights out of a range are never met again, and with them no guided prefix.
         self._recurring = not {"cn", "iou"} & set(space.spec.ranges)
 
-    def furthest(self, prompt: Prompt, seed: int, refinement: Refinement) -> Sample | None:
+    def furthest(self, prompt: Prompt, seed: int, refinement: Refinement, *, held_out: bool) -> Sample | None:
         """The stored sample from which a setting has least to do, on the CPU; None if it starts from noise."""
         iterref = refinement.iterref
         if iterref is not None:
@@ -76,18 +76,19 @@ class Prefixes:
                 if sample is not None and (count == iterref.iterations or self._goes_on(iterref) or sample.settled):
                     sample.iterations = count
                     return sample
-        for step in reversed(self.stops(refinement)):
+        for step in reversed(self.stops(refinement, held_out=held_out).read):
             sample = self._get(self._key(prompt, seed, step, self._done(prompt, refinement, step)), prompt, seed)
             if sample is not None:
                 return sample
         return None
 
-    def stops(self, refinement: Refinement) -> tuple[int, ...]:
-        """The steps before which points of a setting's prefix are kept, ascending; 0, pure noise, is not."""
+    def stops(self, refinement: Refinement, *, held_out: bool) -> Stops:
+        """The steps before which points of a setting's prefix are stored, for images of either part."""
         branch = self._num_steps if refinement.iterref is None else refinement.iterref.step_index
         gsng = refinement.gsng
         alike = self._num_steps if gsng is None or self._recurring else gsng.start
-        return tuple(step for step in self._stops if step <= branch and (step <= alike or step == branch))
+        stops = self._worth.stops(branch, iterated=refinement.iterref is not None, held_out=held_out)
+        return Stops(*(tuple(step for step in each if step <= alike or step == branch) for each in stops))
 
     def keep(self, sample: Sample, point: Point, refinement: Refinement) -> None:
         """Stores a sample of a setting's prefix as it stands before one of its stops: `point`, one row, on the CPU."""
@@ -98,7 +99,7 @@ class Prefixes:
 
     def counts(self, iterref: IterRef) -> tuple[int, ...]:
         """The iteration counts at which a run of IterRef is worth keeping."""
-        known = self._space.iteration_counts
+        known = self._worth.counts
         return tuple(
             count
             for count in known

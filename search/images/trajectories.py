@@ -31,7 +31,12 @@ class Trajectories:
         self._prefixes = prefixes
 
     def finish(
-        self, samples: Sequence[tuple[Prompt, int]], conditioning: Conditioning, refinement: Refinement | None
+        self,
+        samples: Sequence[tuple[Prompt, int]],
+        conditioning: Conditioning,
+        refinement: Refinement | None,
+        *,
+        held_out: bool = False,
     ) -> list[Sample]:
         """Every sample at the end of its trajectory.
 
@@ -39,9 +44,10 @@ class Trajectories:
             samples: B prompts and seeds.
             conditioning: of the same prompts.
             refinement: the setting; None is sampling as it was.
+            held_out: the samples are of the held-out part, of which less is worth storing.
         """
         setting = refinement or NOTHING
-        batch = _Batch(self._begin(samples, setting), conditioning)
+        batch = _Batch(self._begin(samples, setting, held_out), conditioning, held_out)
         if setting.iterref is not None:
             before = setting.model_copy(update={"iterref": None})
             self._advance(batch, setting.iterref.step_index, before, keep=setting)
@@ -51,8 +57,8 @@ class Trajectories:
             self._advance(batch, self._sampler.num_steps, setting, keep=setting)
         return batch.samples
 
-    def _begin(self, samples: Sequence[tuple[Prompt, int]], setting: Refinement) -> list[Sample]:
-        found = [self._prefixes.furthest(prompt, seed, setting) for prompt, seed in samples]
+    def _begin(self, samples: Sequence[tuple[Prompt, int]], setting: Refinement, held_out: bool) -> list[Sample]:
+        found = [self._prefixes.furthest(prompt, seed, setting, held_out=held_out) for prompt, seed in samples]
         begun: list[Sample] = []
         for (prompt, seed), sample in zip(samples, found, strict=True):
             sample = sample or Sample(prompt, seed, self._sampler.start([seed]))
@@ -71,7 +77,7 @@ class Trajectories:
         self, batch: "_Batch", rows: Sequence[int], until: int, setting: Refinement, keep: Refinement | None
     ) -> None:
         sampler, samples = self._sampler, [batch.samples[row] for row in rows]
-        stops = () if keep is None else self._prefixes.stops(keep)
+        stops = () if keep is None else self._prefixes.stops(keep, held_out=batch.held_out).kept
         refinement = None if setting.iterref is None and setting.gsng is None else setting
         point = Point.cat([sample.point for sample in samples])
         for record in sampler.steps(point, batch.conditioning.select(rows), until, refinement):
@@ -145,10 +151,11 @@ class Trajectories:
 
 @dataclass(eq=False)
 class _Batch:
-    """Samples, and the conditioning of each in the same order."""
+    """Samples, the conditioning of each in the same order, and whether they are of the held-out part."""
 
     samples: list[Sample]
     conditioning: Conditioning
+    held_out: bool
 
 
 def _note_failures(samples: Sequence[Sample], traces: Sequence[StepTrace]) -> None:

@@ -2,7 +2,7 @@
 
 from keystep.core.config import IterRef, Refinement, SamplerConfig
 from keystep.search.images.costs import SHIFT, step_cost
-from keystep.search.images.stops import kept_stops
+from keystep.search.images.stops import Worth
 from keystep.search.instances import Instance
 from keystep.search.settings.space import Space, gsng_label
 
@@ -36,9 +36,9 @@ class Reuse:
             raise ValueError(
                 "evaluations are counted for spaces without a threshold and without ranges of loss weights"
             )
-        self._space, self._sampler, self._precise = space, sampler, precise
+        self._sampler, self._precise = sampler, precise
         self.num_stored = 0
-        self._stops = kept_stops(space)
+        self._worth = Worth(space)
         self._prefixes: dict[tuple[object, ...], set[int]] = {}
         self._iterated: dict[tuple[object, ...], set[int]] = {}
 
@@ -57,8 +57,9 @@ class Reuse:
             spent -= SHIFT * max(usable)
         else:
             spent += self._prefix(setting, instance, iterref.step_index)
-        snapshots = {count for count in self._space.iteration_counts if count <= iterref.iterations}
-        asked_for = goes_on and iterref.iterations < self._space.iteration_counts[-1]  # whether the last one is kept
+        counts = self._worth.counts
+        snapshots = {count for count in counts if count <= iterref.iterations}
+        asked_for = goes_on and bool(counts) and iterref.iterations < counts[-1]  # whether the last one is kept
         self.num_stored += len(snapshots - stored - (set() if asked_for else {iterref.iterations}))
         stored |= snapshots
         return spent + _steps_cost(setting, self._sampler, iterref.step_index, num_steps)
@@ -66,13 +67,14 @@ class Reuse:
     def _prefix(self, setting: Refinement, instance: Instance, until: int) -> float:
         """Cost of the steps before `until` from the furthest stored point, and its stops stored."""
         spent, begin = 0.0, 0
-        for step in reversed([step for step in self._stops if step <= until]):
+        stops = self._worth.stops(until, iterated=setting.iterref is not None, held_out=instance.held_out)
+        for step in reversed(stops.read):
             if step in self._prefixes.setdefault(self._done(setting, instance, step), set()):
                 begin = step
                 break
         spent += _steps_cost(setting, self._sampler, begin, until)
-        for step in self._stops:
-            if begin < step <= until:
+        for step in stops.kept:
+            if begin < step:
                 self._prefixes.setdefault(self._done(setting, instance, step), set()).add(step)
                 self.num_stored += 1
         return spent

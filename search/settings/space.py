@@ -24,12 +24,16 @@ class Space:
         spec: the search.
         timesteps: of the sampler, one a step: `Sampler.timesteps`, or `keystep.search.images.schedule.timesteps_of`.
 
+    Attributes:
+        trials: settings tried, at most.
+
     Raises:
         ValueError: a step, a timestep or a range of guidance outside the schedule; with its key.
     """
 
     def __init__(self, spec: SearchSpec, timesteps: Sequence[float]):
         self.spec = spec.space
+        self.trials = spec.search.trials
         self.timesteps = tuple(float(value) for value in timesteps)
         self._scheduler = spec.sampler.scheduler
         self.steps = self._resolved_steps()

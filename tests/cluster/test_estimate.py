@@ -7,11 +7,14 @@ from pathlib import Path
 import optuna
 import pytest
 
+from keystep.cluster.commands.estimate import LOADING_SECONDS, STORAGE_MEGABYTES
 from keystep.cluster.commands.estimate import estimate as command
+from keystep.cluster.driver_pace import SECONDS_PER_RESULT, SECONDS_PER_TRIAL
 from keystep.cluster.estimate import Estimate, estimate, workers_on
 from keystep.cluster.estimate_report import draw, duration, report, to_json
+from keystep.cluster.limits import saturation
 from keystep.cluster.replayed import NUM_REPLAYS, replayed_trials
-from keystep.cluster.simulation import Pace
+from keystep.cluster.simulation import Pace, simulate
 from keystep.cluster.workload import Workload, expected_work, plain_work, settings_of
 from keystep.search.images.evaluator import Evaluator
 from keystep.search.instances import make_parts
@@ -101,6 +104,28 @@ def points_written(work: Workload) -> float:
     return sum(block.points - block.images for block in blocks)
 
 
+def test_sd14_is_worth_a_cluster() -> None:
+    """What `keystep estimate sd14 --seconds-per-evaluation 0.02 --gpus 1,8,64,256,512` promises, the spec as it is."""
+    spec = load_spec("sd14")
+    replayed, seeds = replayed_trials(spec)
+    work = estimate(spec, replayed=replayed, seeds_a_prompt=seeds)
+    pace = Pace(
+        evaluation=0.02,
+        loading=LOADING_SECONDS,
+        result=SECONDS_PER_RESULT,
+        trial=SECONDS_PER_TRIAL,
+        point=work.point_bytes / (STORAGE_MEGABYTES * 1e6),
+    )
+    on = {gpus: simulate(work.expected, pace, gpus, spec.search.lookahead) for gpus in (1, 8, 64, 256, 512)}
+    for gpus, least in ((8, 0.95), (64, 0.88), (256, 0.70)):
+        assert on[gpus].utilisation >= least, gpus
+    assert on[512].seconds <= on[8].seconds / 25
+    assert 64 * on[64].seconds <= 1.15 * on[1].seconds
+    assert 0 < on[64].in_vain <= 0.10
+    _, storage = saturation(work.expected, pace)
+    assert storage > 4000
+
+
 def test_half_precision_shares_less(tmp_path: Path) -> None:
     spec = small_spec(tmp_path, search={"trials": 12})
     half = spec.model_copy(update={"model": spec.model.model_copy(update={"dtype": "float16"})})
@@ -152,6 +177,10 @@ def test_report_table_lines_up_and_has_the_money(found: Estimate) -> None:
             2.0 * row.gpus * row.expected.seconds / 3600, abs=0.01
         )
     assert "Assumptions" in to_html(made)
+    shares = [tables[2].titles.index(title) for title in ("used", "in vain")]
+    for shown, row in zip(tables[2].rows[1::2], found.rows, strict=True):
+        way = row.expected
+        assert [shown[column] for column in shares] == [f"{way.utilisation:.0%}", f"{way.in_vain:.0%}"]
     assert json.loads(json.dumps(to_json(found, 2.0)))["rows"][0]["plain"]["money"] > 0
 
 

@@ -70,9 +70,10 @@ def test_what_is_wrong_is_said_with_what_to_do(
     runtime: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a file").write_text("")
+    (tmp_path / "no detector").mkdir()
     spec = spec_in(
         tmp_path,
-        detector={"id": str(tmp_path / "nowhere")},
+        detector={"id": str(tmp_path / "no detector")},
         storage={"path": str(tmp_path / "a file" / "runs"), "latents_gb": 1e9, "latents_path": str(tmp_path)},
         resources={"workers": 4, "cpus": 1},
     ).model_copy(

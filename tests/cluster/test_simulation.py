@@ -5,7 +5,8 @@ import random
 
 import pytest
 
-from keystep.cluster.simulation import BACKLOG, LEAVING, Pace, limit_of, lookahead_for, saturation, simulate
+from keystep.cluster.limits import limit_of, lookahead_for, saturation
+from keystep.cluster.simulation import BACKLOG, LEAVING, Pace, simulate
 from keystep.cluster.workload import BlockWork, Workload
 
 ONE = Pace(evaluation=1.0)
@@ -124,8 +125,9 @@ def test_writers_wait_behind_a_backlog() -> None:
 
 
 def test_where_driver_and_storage_have_no_rest() -> None:
-    work = Workload((), ((block(10, points=2), block(10, points=2)), (block(10),)), ())
-    assert saturation(work, Pace(evaluation=1.0, result=0.1, trial=0.1, point=0.5)) == (30 / 0.5, 30 / 2)
+    """The driver has three results and two trials in 30 s of work, the storage six points in 45 s."""
+    work = Workload((block(5),), ((block(10, points=2), block(10, points=2)), (block(10),)), (block(10, points=2),))
+    assert saturation(work, Pace(evaluation=1.0, result=0.1, trial=0.1, point=0.5)) == (30 / 0.5, 45 / 3)
     assert saturation(work, ONE) == (math.inf, math.inf)
 
 

@@ -74,7 +74,7 @@ def counted_evaluations(denoiser: torch.nn.Module) -> Iterator[list[int]]:
 def latents_of(evaluator: Any, setting: Refinement | None, instances: Sequence[Instance]) -> torch.Tensor:
     """Finished latents of instances, through whatever is stored, as one batch."""
     tasks = [(instance.prompt, instance.seed) for instance in instances]
-    samples = evaluator._finished(setting, tasks)
+    samples = evaluator._finished(setting, tasks, all(instance.held_out for instance in instances))
     return torch.cat([sample.point.latents for sample in samples])
 
 

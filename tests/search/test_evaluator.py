@@ -14,7 +14,9 @@ from keystep.core.generation import load_pipeline
 from keystep.core.prompts import Entity, Prompt
 from keystep.evaluation.tiam import score_detections
 from keystep.search.images.evaluator import Evaluator
-from keystep.search.instances import Instance
+from keystep.search.instances import Instance, make_parts
+from keystep.search.replaying.replay_costs import Reuse
+from keystep.search.settings.space import Space
 from tests.search.evaluator_cases import (
     STEPS,
     counted_evaluations,
@@ -160,6 +162,46 @@ def test_evaluations_are_counted_truly(evaluator: Evaluator, tmp_path: Path) -> 
         with counted_evaluations(denoiser_of(evaluator)) as counted:
             plain_latents(evaluator, setting, instances[0])
         assert counted == [alone], name
+
+
+def test_less_is_kept_of_the_held_out_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three settings make its images: the unrefined one leaves some of the prefix, others the point they branch at."""
+    monkeypatch.setattr("keystep.search.images.stops.MOST_HELD_OUT", 2)
+    monkeypatch.setattr("keystep.search.images.evaluator.pipeline_of", lambda model: (_double_pipeline(), "in float64"))
+    spec = small_spec(tmp_path, space={"steps": [1, 2, 3, 4]})
+    evaluator, instances = Evaluator(spec), make_parts(spec)[1].instances[:2]
+    reuse = Reuse(Space(spec, evaluator.timesteps), spec.sampler)
+    settings = (
+        ("unrefined", None, 2 * STEPS, 2),  # steps 1 and 3 are kept
+        ("from step 1 on", refined(2, 4), 2 * (STEPS - 1) + 2 * 4, 3),  # before step 2, after 1 and 2 iterations
+        ("its runner-up", refined(2, 2), 2 * (STEPS - 2), 0),
+        ("a prefix of its own, at its end", refined(4, 1, ON), 4 * 2 + 3 * 2 + 2 + 2 * 2, 2),
+        ("from there on", refined(4, 1, ON, step_size=9.0), 2 + 2 * 2, 1),
+    )
+    stored = 0
+    for name, setting, spent, kept in settings:
+        with counted_evaluations(denoiser_of(evaluator)) as counted:
+            evaluator.evaluate(setting, instances)
+        assert counted == [2 * spent], name
+        assert reuse.spend(setting, instances[0]) == spent, name
+        stored += kept
+        assert len(list((tmp_path / "latents").rglob("*.safetensors"))) == 2 * stored == 2 * reuse.num_stored, name
+        alone = plain_latents(evaluator, setting, instances[0])
+        assert (latents_of(evaluator, setting, instances)[0] - alone[0]).abs().max() < EXACT, name
+
+
+def test_iterations_that_no_other_trial_goes_on_from_are_not_kept(tmp_path: Path) -> None:
+    """Of 18 settings on 6 paths one is tried; of the same 18, two are one for every three paths."""
+    for trials, kept in ((1, 0), (2, 2)):
+        spec = small_spec(tmp_path / str(trials), search={"trials": trials})
+        evaluator, (instance, *_) = Evaluator(spec), validation(spec).instances
+        reuse = Reuse(Space(spec, evaluator.timesteps), spec.sampler)
+        evaluator.evaluate(refined(3, 4), [instance])
+        assert reuse.spend(refined(3, 4), instance) == 2 * STEPS + 2 * 4
+        points = list((tmp_path / str(trials) / "latents").rglob("*.safetensors"))
+        assert len(points) == reuse.num_stored == 3 + kept, "before steps 1, 2 and 3, and after 1 and 2 iterations"
+        spent = 2 * (STEPS - 3) + (2 if kept else 2 * 3)  # to go on from 2 iterations, or from the step's start
+        assert evaluator.evaluate(refined(3, 3), [instance])[instance.number].evaluations == spent
 
 
 def test_what_is_known_is_not_computed(evaluator: Evaluator, tmp_path: Path) -> None:

@@ -159,7 +159,6 @@ def wait_for(condition: Callable[[], bool], driver: subprocess.Popen[str]) -> No
         (["--set", "prompts.sets=[two]"], "prompts.sets: detector keystep/shapes-segmenter cannot see 'bicycle'"),
         (["--set", "space.steps=[12]"], "space.steps.0: step index 12 is outside the schedule: DDPMScheduler has"),
         (["--set", "search.trails=4"], "search.trails"),
-        (["--set", "resources.workers=9"], "resources.workers is 9"),
         (["--set", "resources.cpus=999"], "resources: a worker wants cpus 999"),
         (["--out", "step.yaml"], "--out is a .json file"),
         (["--sheet", "sheet"], "--sheet is a .png file"),

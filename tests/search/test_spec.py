@@ -89,7 +89,6 @@ def test_an_impossible_value_is_refused_with_its_key(key: str, value: object, me
         ({"space__timesteps": [901], "space__steps": [3]}, "steps and timesteps both say where"),
         ({"space__cn": [0, 1], "space__iou": {"low": 0, "high": 1}}, "cn and iou can both be 0"),
         ({"detector__confidence": 0.05}, "confidence is 0.05.*lower min_score"),
-        ({"resources__workers": 5}, "resources.workers is 5, but search.lookahead lets 4"),
         ({"search__sampler": "grid", "space__cn": {"low": 1, "high": 2}}, "space.cn is a range, which has no grid"),
         (
             {"search__pruner": "MedianPruner", "search__pruner_options": {"n_warmup": 1}},
