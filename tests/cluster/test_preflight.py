@@ -160,7 +160,7 @@ def test_workers_share_a_gpu_or_a_nodes_memory(tmp_path: Path) -> None:
     facts = {"a": WorkFacts("an H100", peak_bytes=50 * 10**9, memory_bytes=80 * 10**9, seconds=9.0)}
     check = node_checks.memory(half, facts, nodes)
     assert not check.ok and "2 x 50.0 GB of 80.0 GB of its GPU" in check.found and "batch_size" in check.advice
-    plain = small_spec(tmp_path, resources={"cpus": 1}, search={"lookahead": 3})
+    plain = small_spec(tmp_path, resources={"cpus": 1, "workers": 3})
     assert node_checks.memory(plain, {"a": WorkFacts("cpu", 3 * 10**9)}, nodes).ok
     assert not node_checks.memory(plain, {"a": WorkFacts("cpu", 4 * 10**9)}, nodes).ok
 
