@@ -7,8 +7,9 @@ from typing import Any
 
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
-from keystep.search.settings.history import Memory, as_of, derived_seed, last_value
+from keystep.search.settings.history import as_of, derived_seed, last_value
 from keystep.search.settings.ledger import Ledger
+from keystep.search.settings.past import Past
 from keystep.search.settings.space import Space
 from keystep.search.spec import SearchSettings
 
@@ -27,7 +28,7 @@ class Proposals:
     def __init__(self, settings: SearchSettings, space: Space):
         self._settings, self._space = settings, space
         self._distributions = space.distributions()
-        self._memory: Memory = {}
+        self._past = Past()
         self._taken: list[frozenset[tuple[str, Any]]] = []  # params by slot; one setting has one of them
         self.limit = settings.trials if space.size is None else min(settings.trials, space.size)
 
@@ -47,7 +48,7 @@ class Proposals:
             slot,
             self._settings.lookahead,
             last_value(ledger.objective),
-            self._memory,
+            self._past,
             sampler=make_sampler(self._settings.sampler, seed),
             failed=failed,
         )

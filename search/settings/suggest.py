@@ -15,8 +15,9 @@ from ray.tune.search.optuna import OptunaSearch
 from keystep.core.config import Refinement
 from keystep.search.instances import Part
 from keystep.search.secrets import masked
-from keystep.search.settings.history import Memory, Watch
+from keystep.search.settings.history import Watch
 from keystep.search.settings.ledger import Batching, Ledger, Spent, TrialRecord
+from keystep.search.settings.past import Past
 from keystep.search.settings.proposals import Proposals, make_sampler
 from keystep.search.settings.pruning import PRUNERS, PruningTask
 from keystep.search.settings.rounds import prompt_numbers, rounds_of
@@ -87,7 +88,7 @@ class KeystepSearch(OptunaSearch):
         self._failed: dict[int, str] = {}
         self._errors: dict[str, str] = {}
         self._row: list[str] = []
-        self._memory: Memory = {}
+        self._past = Past()
         self._all_ended = 0  # slots below have ended
         self._over = False
         self.trouble: OSError | None = None
@@ -150,7 +151,7 @@ class KeystepSearch(OptunaSearch):
             slot,
             self._settings.lookahead,
             PRUNERS[self._settings.pruner](self._task),
-            self._memory,
+            self._past,
             name=self._settings.pruner,
             last_numbers=tuple(block[-1].number for block in self._part.blocks),
             num_prompts=lambda values: sum(all(n in values for n in numbers) for numbers in self._prompts),

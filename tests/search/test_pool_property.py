@@ -10,7 +10,6 @@ import pytest
 from ray.tune.search import Searcher
 
 from keystep.core.config import Refinement
-from keystep.search.instances import Part
 from keystep.search.settings.journal import open_journal
 from keystep.search.settings.ledger import TrialRecord
 from keystep.search.settings.rounds import first_decision
