@@ -61,6 +61,8 @@ def _remembered(ledger: Ledger, number: int, shown: Shown, failed: Collection[in
     facts: dict[str, Any] = {}
     if state != TrialState.FAIL:
         values = shown(trial.intermediate_values)
+        if values == trial.intermediate_values:
+            values = trial.intermediate_values  # which never change: one of them will do
         facts = {"value": trial.user_attrs["tiam"], "system_attrs": trial.system_attrs, "intermediate_values": values}
     return _as_seen(number, create_trial(state=state, **facts, **_setting(trial)))
 
