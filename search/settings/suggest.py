@@ -142,7 +142,7 @@ class KeystepSearch(OptunaSearch):
             return Searcher.FINISHED
         slot: int | str | None = Searcher.FINISHED
         with self._noting_trouble():
-            slot = self._resumed.pop(0) if self._resumed else self._begin()
+            slot = self._resume() if self._resumed else self._begin()
         if not isinstance(slot, int):
             return slot
         self._trial_slots[trial_id] = slot
@@ -162,14 +162,21 @@ class KeystepSearch(OptunaSearch):
         self._on_begin(slot, refinement)
         return {"slot": slot, "refinement": refinement.model_dump(mode="json")}
 
+    def _resume(self) -> int | None:
+        return self._resumed.pop(0) if self._may_begin(self._resumed[0]) else None
+
+    def _may_begin(self, slot: int) -> bool:
+        """Whether all that the slot looks back on have ended."""
+        while self._all_ended < slot and self._has_ended(self._all_ended):
+            self._all_ended += 1
+        return self._all_ended > slot - self._settings.lookahead
+
     def _begin(self) -> int | str | None:
         slot = len(self.ledger)
         if slot >= self.limit or self.out_of_budget:
             self._over = True
             return Searcher.FINISHED
-        while self._all_ended < slot and self._has_ended(self._all_ended):
-            self._all_ended += 1
-        if self._all_ended <= slot - self._settings.lookahead:
+        if not self._may_begin(slot):
             return None
         params = self._proposals.params(self.ledger, self._failed)
         if params is None:

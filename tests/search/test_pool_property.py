@@ -195,3 +195,13 @@ def test_any_pool_finds_what_one_worker_finds(
     assert winner(records).refinement == winner(in_order[lookahead]).refinement
     counts = {unit: count for unit, count in pool.made.items() if unit.name in ("baseline", "unrefined", "leads")}
     assert len(counts) == 15 and set(counts.values()) == {1}, "what is wanted is made, and counts once"
+
+
+@pytest.mark.parametrize("order", range(8))
+def test_slots_taken_up_again_wait_for_those_they_look_back_on(
+    order: int, in_order: dict[int, list[TrialRecord]], tmp_path: Path
+) -> None:
+    """More than the lookahead are left, since what failed in an outage was not told."""
+    spec = search_of(tmp_path, 3)
+    drive(spec, workers=3, order=order, fail=tuple(range(12)))
+    assert summary(drive(spec, workers=3, order=order)) == summary(in_order[3])
