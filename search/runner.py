@@ -131,6 +131,7 @@ class _Search:
         if choice.winner is not None:
             self._confirm(pool, choice)
         self.found.spend_ahead(*self.ahead.close())
+        self.found.spend_ahead(*pool.in_vain())
         if choice.winner is not None:
             self.found.metrics = measured(self.spec, pool, self.held_out, self.found.verdict, self.view)
         result = self.found.save("finished")

@@ -7,27 +7,14 @@ from typing import Any
 from optuna import Study
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.storages import InMemoryStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from keystep.search.settings.ledger import Ledger
 from keystep.search.settings.paired_pruner import PairedPruner
+from keystep.search.settings.past import LookingBack, Past, Remembered
 from keystep.search.settings.pruning import Pruning
 
 Shown = Callable[[Mapping[int, float]], dict[int, float]]
-
-
-class Remembered(FrozenTrial):
-    """A trial that has ended. All studies that look back on it hold this one, since it never changes: copies of all
-    trials for every slot would make the driver's time and memory grow with their square."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Remembered":
-        return self
-
-
-Memory = dict[int, Remembered]
-"""By slot."""
 
 
 def derived_seed(seed: int, slot: int) -> int:
@@ -40,7 +27,7 @@ def as_of(
     slot: int,
     lookahead: int,
     shown: Shown,
-    memory: Memory,
+    past: Past,
     sampler: BaseSampler | None = None,
     pruner: BasePruner | None = None,
     failed: Collection[int] = (),
@@ -52,19 +39,18 @@ def as_of(
 
     Args:
         shown: the intermediate values to show, of outcomes by instance number.
-        memory: of earlier calls with the same `shown`; this call adds to it.
+        past: of earlier calls with the same `shown`; this call adds to it.
         failed: slots that have failed without the ledger being told yet.
     """
-    storage = InMemoryStorage()
-    study_id = storage.create_new_study([StudyDirection.MAXIMIZE], ledger.study.study_name)
-    for number in range(slot):
-        if number > slot - lookahead:
-            trial = ledger.trial(number)
-            storage.create_new_trial(study_id, create_trial(state=TrialState.RUNNING, **_setting(trial)))
-            continue
-        if number not in memory:
-            memory[number] = _remembered(ledger, number, shown, failed)
-        storage.create_new_trial(study_id, memory[number])
+    ended = max(0, slot - lookahead + 1)
+    for number in range(len(past), ended):
+        past.add(_remembered(ledger, number, shown, failed))
+    for number in range(ended, slot):
+        if number not in past.begun:
+            past.begun[number] = _as_seen(
+                number, create_trial(state=TrialState.RUNNING, **_setting(ledger.trial(number)))
+            )
+    storage = LookingBack(ledger.study.study_name, past, ended, [past.begun[number] for number in range(ended, slot)])
     return Study(ledger.study.study_name, storage, sampler=sampler or RandomSampler(), pruner=pruner)
 
 
@@ -75,20 +61,25 @@ def _remembered(ledger: Ledger, number: int, shown: Shown, failed: Collection[in
     facts: dict[str, Any] = {}
     if state != TrialState.FAIL:
         values = shown(trial.intermediate_values)
+        if values == trial.intermediate_values:
+            values = trial.intermediate_values  # which never change: one of them will do
         facts = {"value": trial.user_attrs["tiam"], "system_attrs": trial.system_attrs, "intermediate_values": values}
-    ended = create_trial(state=state, **facts, **_setting(trial))
+    return _as_seen(number, create_trial(state=state, **facts, **_setting(trial)))
+
+
+def _as_seen(number: int, trial: FrozenTrial) -> Remembered:
     return Remembered(
         number=number,
         trial_id=number,
-        state=state,
-        value=ended.value,
-        datetime_start=ended.datetime_start,
-        datetime_complete=ended.datetime_complete,
-        params=ended.params,
-        distributions=ended.distributions,
-        user_attrs=ended.user_attrs,
-        system_attrs=ended.system_attrs,
-        intermediate_values=ended.intermediate_values,
+        state=trial.state,
+        value=trial.value,
+        datetime_start=trial.datetime_start,
+        datetime_complete=trial.datetime_complete,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs=trial.user_attrs,
+        system_attrs=trial.system_attrs,
+        intermediate_values=trial.intermediate_values,
     )
 
 
@@ -102,7 +93,7 @@ class Watch:
     Args:
         name: of the pruner, for the reason.
         last_numbers: the last instance number of each block, in order: where a curve has its points.
-        memory: of earlier watches of the same search.
+        past: of earlier watches of the same search.
         num_prompts: how many prompts outcomes by instance number hold whole.
         min_prompts: prompts seen before the pruner is asked.
     """
@@ -113,7 +104,7 @@ class Watch:
         slot: int,
         lookahead: int,
         pruning: Pruning,
-        memory: Memory,
+        past: Past,
         *,
         name: str,
         last_numbers: tuple[int, ...],
@@ -125,7 +116,7 @@ class Watch:
         self._pruning, self._name = pruning, name
         self._ledger, self._last_numbers = ledger, last_numbers
         self._num_prompts, self._min_prompts = num_prompts, min_prompts
-        study = as_of(ledger, slot, lookahead, self._shown, memory, pruner=pruning.pruner, failed=failed)
+        study = as_of(ledger, slot, lookahead, self._shown, past, pruner=pruning.pruner, failed=failed)
         self._trial = Trial(study, study._storage.create_new_trial(study._study_id))
         self._reported: set[int] = set()
         self._seen: dict[int, float] = {}

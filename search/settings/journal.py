@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,6 +70,23 @@ class FileJournal(_Batches, JournalFileBackend):
         for stale in path.parent.glob(f"{path.name}.lock*"):
             stale.unlink(missing_ok=True)
         super().__init__(str(path))
+        self._path = path
+        self._at = 0, 0  # logs and bytes read so far: Optuna's would keep where each of them begins
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """Those from that number on. The file is opened only if it has grown since."""
+        number, offset = self._at if self._at[0] <= log_number_from else (0, 0)
+        if os.stat(self._path).st_size == offset:
+            return
+        with open(self._path, "rb") as file:
+            file.seek(offset)
+            for line in file:
+                if not line.endswith(b"\n"):  # cut off: no room was left
+                    return
+                number, offset = number + 1, offset + len(line)
+                self._at = number, offset
+                if number > log_number_from:
+                    yield json.loads(line, object_pairs_hook=_interned)
 
     def _append(self, logs: list[dict[str, Any]]) -> None:
         JournalFileBackend.append_logs(self, [sealed(log) for log in logs])
@@ -101,6 +119,11 @@ class ObjectJournal(_Batches, BaseJournalBackend):
         self._storage.write(f"{self._folder}/{_object_name(self._num_objects)}", content.encode())
         self._num_objects += 1
         self._logs += json.loads(content)
+
+
+def _interned(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Keys that are the same everywhere are there once."""
+    return {sys.intern(key): value for key, value in pairs}
 
 
 def _object_name(number: int) -> str:

@@ -105,15 +105,14 @@ class Ledger:
 
     def begin(self, params: dict[str, Any], distributions: dict[str, BaseDistribution], refinement: Refinement) -> int:
         """The next slot, from now on RUNNING."""
-        self.study.add_trial(
-            create_trial(
-                state=TrialState.RUNNING,
-                params=params,
-                distributions=distributions,
-                user_attrs={"refinement": refinement.model_dump(mode="json")},
-            )
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=params,
+            distributions=distributions,
+            user_attrs={"refinement": refinement.model_dump(mode="json")},
         )
-        self._ids.append(self.study.get_trials(deepcopy=False)[-1]._trial_id)
+        self._ids.append(self._storage.create_new_trial(self.study._study_id, trial))
+        self.trial(len(self) - 1).distributions = distributions  # the same, and not a copy for every trial
         return len(self) - 1
 
     def has_block(self, slot: int, block: int) -> bool:

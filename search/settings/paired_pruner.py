@@ -117,10 +117,11 @@ class PairedPruner(BasePruner):
         )
 
     def _rival(self, study: Study) -> tuple[int, NDArray[np.float64]]:
+        least = self._baseline.mean() + TIE
         complete = [
             trial
             for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-            if trial.value is not None and trial.value > self._baseline.mean() + TIE
+            if trial.value is not None and trial.value > least
         ]
         if not complete:
             return BASELINE, self._baseline

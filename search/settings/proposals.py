@@ -7,8 +7,9 @@ from typing import Any
 
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
-from keystep.search.settings.history import Memory, as_of, derived_seed, last_value
+from keystep.search.settings.history import as_of, derived_seed, last_value
 from keystep.search.settings.ledger import Ledger
+from keystep.search.settings.past import Past
 from keystep.search.settings.space import Space
 from keystep.search.spec import SearchSettings
 
@@ -27,8 +28,8 @@ class Proposals:
     def __init__(self, settings: SearchSettings, space: Space):
         self._settings, self._space = settings, space
         self._distributions = space.distributions()
-        self._memory: Memory = {}
-        self._taken: list[frozenset[tuple[str, Any]]] = []  # params by slot; one setting has one of them
+        self._past = Past()
+        self._taken: dict[tuple[Any, ...], int] = {}  # slot by params; one setting has one of them
         self.limit = settings.trials if space.size is None else min(settings.trials, space.size)
 
     def params(self, ledger: Ledger, failed: Collection[int] = ()) -> dict[str, Any] | None:
@@ -39,24 +40,27 @@ class Proposals:
         if self._settings.sampler == "grid":
             return next(islice(self._space.grid(), slot, None), None)
         for number in range(len(self._taken), slot):
-            self._taken.append(frozenset(ledger.trial(number).params.items()))
-        taken = set(self._taken)
+            self._taken[self._key(ledger.trial(number).params)] = number
+        taken = self._taken
         seed = derived_seed(self._settings.seed, slot)
         study = as_of(
             ledger,
             slot,
             self._settings.lookahead,
             last_value(ledger.objective),
-            self._memory,
+            self._past,
             sampler=make_sampler(self._settings.sampler, seed),
             failed=failed,
         )
         for _ in range(_ASKED_AGAIN):
             params = study.ask(fixed_distributions=self._distributions).params
-            if frozenset(params.items()) not in taken:
+            if self._key(params) not in taken:
                 return params
         if self._space.size is None:
             return None
-        untried = (params for params in self._space.grid() if frozenset(params.items()) not in taken)
+        untried = (params for params in self._space.grid() if self._key(params) not in taken)
         choices = list(islice(untried, _DRAWN_FROM))
         return random.Random(seed).choice(choices) if choices else None
+
+    def _key(self, params: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(params.get(name) for name in self._distributions)

@@ -15,8 +15,9 @@ from ray.tune.search.optuna import OptunaSearch
 from keystep.core.config import Refinement
 from keystep.search.instances import Part
 from keystep.search.secrets import masked
-from keystep.search.settings.history import Memory, Watch
+from keystep.search.settings.history import Watch
 from keystep.search.settings.ledger import Batching, Ledger, Spent, TrialRecord
+from keystep.search.settings.past import Past
 from keystep.search.settings.proposals import Proposals, make_sampler
 from keystep.search.settings.pruning import PRUNERS, PruningTask
 from keystep.search.settings.rounds import prompt_numbers, rounds_of
@@ -87,7 +88,7 @@ class KeystepSearch(OptunaSearch):
         self._failed: dict[int, str] = {}
         self._errors: dict[str, str] = {}
         self._row: list[str] = []
-        self._memory: Memory = {}
+        self._past = Past()
         self._all_ended = 0  # slots below have ended
         self._over = False
         self.trouble: OSError | None = None
@@ -141,7 +142,7 @@ class KeystepSearch(OptunaSearch):
             return Searcher.FINISHED
         slot: int | str | None = Searcher.FINISHED
         with self._noting_trouble():
-            slot = self._resumed.pop(0) if self._resumed else self._begin()
+            slot = self._resume() if self._resumed else self._begin()
         if not isinstance(slot, int):
             return slot
         self._trial_slots[trial_id] = slot
@@ -150,7 +151,7 @@ class KeystepSearch(OptunaSearch):
             slot,
             self._settings.lookahead,
             PRUNERS[self._settings.pruner](self._task),
-            self._memory,
+            self._past,
             name=self._settings.pruner,
             last_numbers=tuple(block[-1].number for block in self._part.blocks),
             num_prompts=lambda values: sum(all(n in values for n in numbers) for numbers in self._prompts),
@@ -161,14 +162,21 @@ class KeystepSearch(OptunaSearch):
         self._on_begin(slot, refinement)
         return {"slot": slot, "refinement": refinement.model_dump(mode="json")}
 
+    def _resume(self) -> int | None:
+        return self._resumed.pop(0) if self._may_begin(self._resumed[0]) else None
+
+    def _may_begin(self, slot: int) -> bool:
+        """Whether all that the slot looks back on have ended."""
+        while self._all_ended < slot and self._has_ended(self._all_ended):
+            self._all_ended += 1
+        return self._all_ended > slot - self._settings.lookahead
+
     def _begin(self) -> int | str | None:
         slot = len(self.ledger)
         if slot >= self.limit or self.out_of_budget:
             self._over = True
             return Searcher.FINISHED
-        while self._all_ended < slot and self._has_ended(self._all_ended):
-            self._all_ended += 1
-        if self._all_ended <= slot - self._settings.lookahead:
+        if not self._may_begin(slot):
             return None
         params = self._proposals.params(self.ledger, self._failed)
         if params is None:

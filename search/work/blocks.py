@@ -41,6 +41,7 @@ class TrialBlocks:
             `notices`.
         failed: why a block cannot be done.
         served: blocks that the trial has been told.
+        ended: nobody wants more of it.
         news: set when anything changes.
     """
 
@@ -49,6 +50,7 @@ class TrialBlocks:
     values: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     failed: dict[int, Answer] = field(default_factory=dict)
     served: set[int] = field(default_factory=set)
+    ended: bool = False
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def units(self, slot: int, part: Any, refinement: dict[str, Any] | None) -> Iterator[Unit]:
@@ -70,9 +72,14 @@ class TrialBlocks:
         self.failed[block] = answer
         self.news.set()
 
+    def end(self) -> None:
+        """Nobody wants more of it."""
+        self.ended = True
+        self.news.set()
+
     async def settled(self, block: int) -> None:
-        """Returns once a block is done, or cannot be done."""
-        while block not in self.failed and self.left[block]:
+        """Returns once a block is done, or cannot be done, or is not wanted."""
+        while not self.ended and block not in self.failed and self.left[block]:
             self.news.clear()
             await self.news.wait()
 

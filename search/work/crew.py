@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 
 from keystep.search.work.worker import Answer, Worker
 
@@ -94,9 +94,27 @@ class Crew:
         return next((hand for hand in self._hands if hand.node and not hand.busy), None)
 
     def lost(self, hand: Hand) -> None:
-        """The worker is gone; another takes its place."""
+        """The worker is gone, or as good as gone; another takes its place."""
         if hand in self._hands:
             self._hands.remove(hand)
+        ray.kill(hand.actor)  # of one that is only out of reach nothing may be left that holds its GPU
+
+    def doubt(self) -> None:
+        """A worker is gone, and others may be with it, as when a node leaves: the idle ones get work once they answer.
+
+        Else one piece of work would go from one dead worker to the next, until it had failed too often.
+        """
+        for hand in [each for each in self._hands if each.node and not each.busy]:
+            hand.busy = True
+            self.spawn(self._hear(hand))
+
+    async def _hear(self, hand: Hand) -> None:
+        try:
+            await hand.actor.here.remote()
+        except RayError:
+            self.lost(hand)
+        hand.busy = False
+        self.on_ready()
 
     def close(self) -> None:
         """Let all go."""
@@ -145,8 +163,6 @@ class Crew:
     async def _start(self, hand: Hand) -> None:
         try:
             answer: Answer = await hand.actor.load.remote()
-        except RayActorError as died:
-            answer = Answer(error=b"", trace=str(died))
         except RayError as failed:
             answer = Answer(error=b"", trace=str(failed))
         if answer.error is None:
@@ -156,8 +172,6 @@ class Crew:
             self.on_ready()
             return
         self.lost(hand)
-        if answer.error:
-            ray.kill(hand.actor)
         self._bad_starts += 1
         self._pause = min(MOST_PAUSE, 2.0**self._bad_starts) if self.ready else 0.0  # a node that cannot, beside others
         if not self.ready and (answer.mistake or self._bad_starts > self.hiring.max_failures):

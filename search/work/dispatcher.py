@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, WorkerCrashedError
+from ray.exceptions import RayError, RayTaskError
 
 from keystep.search.work.blocks import TrialBlocks, TrialPlan
 from keystep.search.work.crew import Crew, Hand, Hiring
@@ -22,11 +22,12 @@ from keystep.search.work.queue import Unit, WorkQueue
 from keystep.search.work.worker import Answer
 
 DIED = "its worker died"
+ENDED = "it has ended"
 SPARE_SHARE = 4  # one worker of so many may be at work that nobody waits for
 
 
 class Dispatcher:
-    """An actor of Ray whose calls wait side by side.
+    """An actor of Ray whose calls wait side by side, and may come in another order than they were sent.
 
     Args:
         hiring: of its workers.
@@ -41,6 +42,9 @@ class Dispatcher:
         self._at_work: dict[Unit, list[Hand]] = {}
         self._plan: TrialPlan | None = None
         self._part: Any = None
+        self._hurried: set[str] = set()
+        self._forgotten: set[str] = set()
+        self._ended: set[int] = set()
         self._in_vain = [0.0, 0.0]
         self._order = itertools.count()
 
@@ -57,33 +61,43 @@ class Dispatcher:
             spare: whether workers take it only if they have nothing else to do, until `hurry`.
         """
         self._crew.open()
+        if name in self._forgotten:
+            return Answer()
         unit = Unit(name, 0, next(self._order), ("ask", (task,)))
         self._answers[unit] = asyncio.get_running_loop().create_future()
-        self._queue.add([unit], spare=spare)
+        self._queue.add([unit], spare=spare and name not in self._hurried)
         self._pump()
         return await self._answers[unit]
 
     async def hurry(self, name: str) -> None:
         """What that stage has asked as spare is wanted now."""
+        self._hurried.add(name)
         self._queue.hurry(name)
         self._pump()
 
     async def forget(self, name: str) -> None:
-        """What that stage has asked is not wanted: what nobody has begun is answered with nothing."""
+        """What that stage has asked is not wanted: what nobody has begun is answered with nothing.
+
+        What is under way is answered with what it has cost.
+        """
+        self._forgotten.add(name)
         for unit in self._queue.forget(name):
-            self._answers.pop(unit).set_result(Answer())
+            self._answer(unit, Answer())
         for unit, hands in self._at_work.items():
             if unit.name == name:
                 self._interrupt(hands)
 
     async def plan(self, plan: TrialPlan) -> None:
-        """Trials will come."""
+        """Trials will come; those of an earlier plan have ended."""
+        for slot in list(self._trials):
+            await self.drop(slot)
+        self._ended.clear()
         self._plan, self._part = plan, ray.put(plan.part)
         self._crew.open()
 
     async def begin(self, slot: int, refinement: dict[str, Any] | None) -> None:
-        """A trial begins: workers may make its batches from now on."""
-        if slot in self._trials:
+        """A trial begins: workers may make its batches from now on. One that has ended does not begin again."""
+        if slot in self._trials or slot in self._ended:
             return
         assert self._plan is not None, "trials begin after their plan is known"
         trial = self._trials[slot] = TrialBlocks(self._plan)
@@ -94,23 +108,29 @@ class Dispatcher:
         """A trial's block, once all its batches are done; the trial has come so far.
 
         Returns:
-            What `keystep.search.work.trial.StepTrial` reports of it; or `error`, pickled (None if workers died), and
-            `reason`.
+            What `keystep.search.work.trial.StepTrial` reports of it; or `error`, pickled (None if workers died, or the
+            trial has ended), and `reason`.
         """
         await self.begin(slot, refinement)
-        trial = self._trials[slot]
+        trial = self._trials.get(slot)
+        if trial is None:
+            return {"error": None, "reason": ENDED}
         self._queue.awaits(slot, block)
         self._pump()
         await trial.settled(block)
+        if trial.ended:
+            return {"error": None, "reason": ENDED}
         if block in trial.failed:
             return {"error": trial.failed[block].error or None, "reason": DIED}
         return trial.told(block) | {"slot": slot}
 
     async def drop(self, slot: int) -> None:
         """The trial has ended: what is left of it is not wanted."""
+        self._ended.add(slot)
         self._queue.drop(slot)
         trial = self._trials.pop(slot, None)
         if trial is not None:
+            trial.end()
             for value in trial.unserved:
                 self._note_in_vain(value["evaluations"], value["seconds"])
         for unit, hands in self._at_work.items():
@@ -118,8 +138,12 @@ class Dispatcher:
                 self._interrupt(hands)
 
     async def in_vain(self) -> tuple[float, float]:
-        """Denoiser evaluations and seconds of what was computed ahead, or twice, and no trial needed."""
+        """Denoiser evaluations and seconds of what was computed ahead, or twice, and nobody needed, since last asked.
+
+        A worker tells of what it has left halfway when it has left it, so the last trial's may come with the next call.
+        """
         evaluations, seconds = self._in_vain
+        self._in_vain = [0.0, 0.0]
         return evaluations, seconds
 
     async def state(self) -> dict[str, Any]:
@@ -154,11 +178,12 @@ class Dispatcher:
         hand.ticket = next(self._order)
         try:
             answer: Answer = await getattr(hand.actor, method).remote(hand.ticket, *arguments)
-        except (RayActorError, WorkerCrashedError) as died:
-            self._crew.lost(hand)
-            answer = Answer(error=b"", trace=str(died))
-        except RayError as failed:  # an answer that cannot be read, a full object store
+        except RayTaskError as failed:  # it lives, and what it was handed or has answered cannot be read
             answer = Answer(error=b"", trace=str(failed))
+        except RayError as died:  # its process or its node, killed for memory or out of reach
+            self._crew.lost(hand)
+            self._crew.doubt()
+            answer = Answer(error=b"", trace=str(died))
         hand.busy = False
         self._at_work[unit].remove(hand)
         if not self._at_work[unit]:
@@ -178,33 +203,37 @@ class Dispatcher:
         wanted = self._queue.done(unit, asyncio.get_running_loop().time())
         self._interrupt(self._at_work.get(unit, ()))  # another had begun it again
         trial = self._trials.get(unit.name) if isinstance(unit.name, int) else None
-        if not wanted:
-            self._note_in_vain(answer.evaluations, answer.seconds)
-        elif trial is not None:
+        if wanted and trial is not None:
             trial.add(unit.block, answer.value | {"seconds": answer.seconds, "notices": answer.notices})
         else:
-            self._answers.pop(unit).set_result(answer)
+            self._answer(unit, answer)
 
     def _failed(self, unit: Unit, answer: Answer) -> None:
         if not self._queue.failed(unit):
-            self._note_in_vain(answer.evaluations, answer.seconds)  # left halfway, most likely
-            return
-        if answer.interrupted:
-            self._answers.pop(unit).set_result(answer)
+            if unit.over and unit not in self._at_work:  # left halfway, most likely
+                self._answer(unit, answer)
+            else:
+                self._note_in_vain(answer.evaluations, answer.seconds)
         elif not answer.mistake and unit.failures <= self._hiring.max_failures:
             self._queue.again(unit)
         elif isinstance(unit.name, int):
             self._trials[unit.name].fail(unit.block, answer)
         else:
-            self._answers.pop(unit).set_result(answer)
+            self._answer(unit, answer)
+
+    def _answer(self, unit: Unit, answer: Answer) -> None:
+        """Whoever has asked is told; if nobody waits for it any more, it was in vain."""
+        future = self._answers.pop(unit, None)
+        if future is None:
+            self._note_in_vain(answer.evaluations, answer.seconds)
+        elif not future.done():
+            future.set_result(answer)
 
     def _give_up(self, answer: Answer) -> None:
         """No worker can start: whoever waits is told why."""
-        for unit, future in self._answers.items():
+        for unit in list(self._answers):
             unit.over = True
-            if not future.done():
-                future.set_result(answer)
-        self._answers.clear()
+            self._answer(unit, answer)
         for trial in self._trials.values():
             for block in trial.left:
                 trial.fail(block, answer)

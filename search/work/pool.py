@@ -181,10 +181,14 @@ class WorkerPool:
 
     def drop(self, slot: int) -> None:
         """A trial has ended."""
-        self._actor().drop.remote(slot)
+        if self._dispatcher is not None:
+            self._dispatcher.drop.remote(slot)
 
     def in_vain(self) -> tuple[float, float]:
-        """Denoiser evaluations and workers' seconds of what trials did not need in the end; nothing if none is left."""
+        """Denoiser evaluations and workers' seconds of what nobody needed in the end, since the last such call.
+
+        Nothing if no worker is left.
+        """
         if self._dispatcher is None:
             return 0.0, 0.0
         try:
@@ -194,11 +198,13 @@ class WorkerPool:
 
     def hurry(self, asked: Asked) -> None:
         """What has been asked as spare is wanted now."""
-        self._actor().hurry.remote(asked.name)
+        if self._dispatcher is not None:
+            self._dispatcher.hurry.remote(asked.name)
 
     def forget(self, asked: Asked) -> None:
         """What has been asked is not wanted any more."""
-        self._actor().forget.remote(asked.name)
+        if self._dispatcher is not None:
+            self._dispatcher.forget.remote(asked.name)
 
     def abandon(self, asked: Asked) -> tuple[float, float]:
         """`forget`; denoiser evaluations and workers' seconds that it has cost, once no worker is at it."""
@@ -213,9 +219,10 @@ class WorkerPool:
         if self._state is None:
             self._state = self._dispatcher.state.remote()
         elif ray.wait([self._state], timeout=0)[0]:
-            state: Any = ray.get(self._state)
-            self._state = None
-            self.on_state(state)
+            asked, self._state = self._state, None
+            with contextlib.suppress(RayActorError):  # whoever waits for work is told
+                state: Any = ray.get(asked)
+                self.on_state(state)
 
     def close(self) -> None:
         """Ends the workers."""

@@ -30,6 +30,7 @@ class Unit:
         started: when the first of them began, seconds.
         failures: how often it has failed.
         over: it is done, or nobody wants it any more.
+        spare: it is wanted in all likelihood, but not now.
     """
 
     name: Hashable
@@ -40,6 +41,7 @@ class Unit:
     started: float = 0.0
     failures: int = 0
     over: bool = False
+    spare: bool = False
 
 
 @dataclass
@@ -83,18 +85,27 @@ class WorkQueue:
 
     def add(self, units: Iterable[Unit], *, spare: bool = False) -> None:
         """Work that is wanted whatever happens, in this order; spare work is wanted in all likelihood, but not now."""
-        (self._spare if spare else self._stage).extend(units)
+        for unit in units:
+            unit.spare = spare
+            (self._spare if spare else self._stage).append(unit)
 
     def hurry(self, name: Hashable) -> None:
         """The spare work of that name is wanted now."""
         self._stage.extend(unit for unit in self._spare if unit.name == name)
         self._spare = deque(unit for unit in self._spare if unit.name != name)
+        for unit in (*self._stage, *self._running):
+            if unit.name == name:
+                unit.spare = False
+                self._running_spare.discard(unit)
 
     def forget(self, name: Hashable) -> list[Unit]:
-        """The work of a stage that nobody has begun is not wanted; returns it."""
+        """The work of a stage is not wanted; returns what nobody has begun."""
         left = [unit for unit in (*self._stage, *self._spare) if unit.name == name]
         self._stage = deque(unit for unit in self._stage if unit.name != name)
         self._spare = deque(unit for unit in self._spare if unit.name != name)
+        for unit in (*left, *self._running):
+            if unit.name == name:
+                unit.over = True
         return left
 
     def begin(self, slot: int, units: Iterable[Unit], decides_from: int) -> None:
@@ -139,6 +150,8 @@ class WorkQueue:
             unit.started = now
         unit.copies += 1
         self._running[unit] = None
+        if unit.spare:
+            self._running_spare.add(unit)
         return unit
 
     def done(self, unit: Unit, now: float) -> bool:
@@ -165,7 +178,7 @@ class WorkQueue:
             heapq.heappush(trial.waiting, (unit.block, unit.batch, next(self._order), unit))
             self._rank(trial)
         elif not isinstance(unit.name, int):
-            self._stage.appendleft(unit)
+            (self._spare if unit.spare else self._stage).appendleft(unit)
 
     @property
     def num_running(self) -> int:
@@ -182,8 +195,8 @@ class WorkQueue:
         return list(self._running)
 
     def _first(self) -> Unit | None:
-        if self._stage:
-            return self._stage.popleft()
+        if (unit := _wanted(self._stage)) is not None:
+            return unit
         while self._ranks:
             _, slot, rank = heapq.heappop(self._ranks)
             trial = self._trials.get(slot)
@@ -191,11 +204,7 @@ class WorkQueue:
                 unit = heapq.heappop(trial.waiting)[-1]
                 self._rank(trial)
                 return unit
-        if self._spare and len(self._running_spare) < self.num_spare:
-            unit = self._spare.popleft()
-            self._running_spare.add(unit)
-            return unit
-        return None
+        return _wanted(self._spare) if len(self._running_spare) < self.num_spare else None
 
     def _rank(self, trial: _Trial) -> None:
         """The trial's place among the others, from its next batch and the block that it needs."""
@@ -232,7 +241,7 @@ class WorkQueue:
 
     def _is_needed(self, unit: Unit) -> bool:
         trial = self._trials.get(unit.name) if isinstance(unit.name, int) else None
-        return trial is None or unit.block <= trial.needed
+        return not unit.spare if trial is None else unit.block <= trial.needed
 
     def _is_late(self, unit: Unit, now: float) -> bool:
         likes = self._seconds.get(unit.name)
@@ -243,3 +252,11 @@ class WorkQueue:
         if not unit.copies:
             self._running.pop(unit, None)
             self._running_spare.discard(unit)
+
+
+def _wanted(units: deque[Unit]) -> Unit | None:
+    """The first that is wanted, taken from them."""
+    while units:
+        if not (unit := units.popleft()).over:
+            return unit
+    return None

@@ -4,9 +4,12 @@ import pickle
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 from ray.tune import Trainable
 
 from keystep.search.failures import WorkFailed
+
+GONE = "the process that hands out the work died"
 
 
 class StepTrial(Trainable):
@@ -37,7 +40,7 @@ class StepTrial(Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Called by Ray Tune once a process, and by `reset_config` for every further setting."""
-        self._pool = ray.get_actor(config["pool"])
+        self._pool = _dispatcher(config["pool"])
         self._refinement, self._slot = config["refinement"], int(config["slot"])
         self._next = 0
 
@@ -50,10 +53,13 @@ class StepTrial(Trainable):
         """Waits for the next block.
 
         Raises:
-            WorkFailed: workers died of it again and again.
+            WorkFailed: workers died of it again and again, or what hands out the work is gone.
             Exception: what the evaluator raised.
         """
-        told: Any = ray.get(self._pool.block.remote(self._slot, self._refinement, self._next))
+        try:
+            told: Any = ray.get(self._pool.block.remote(self._slot, self._refinement, self._next))
+        except RayActorError as died:
+            raise WorkFailed(GONE) from died
         if "error" in told:
             raise WorkFailed(told["reason"]) if told["error"] is None else pickle.loads(told["error"])
         self._next += 1
@@ -65,3 +71,11 @@ class StepTrial(Trainable):
     def load_checkpoint(self, checkpoint: dict[str, Any] | str | None) -> None:
         """From the beginning."""
         self._next = 0
+
+
+def _dispatcher(name: str) -> Any:
+    """The pool's dispatcher; WorkFailed if it is gone."""
+    try:
+        return ray.get_actor(name)
+    except ValueError as unknown:
+        raise WorkFailed(GONE) from unknown

@@ -95,6 +95,10 @@ class Worker:
         return self._answered(lambda: judged(self._loaded(), _instances(part), refinement, numbers), ticket)
 
     @ray.method(concurrency_group="control")
+    def here(self) -> None:
+        """Nothing: that it answers says that it lives."""
+
+    @ray.method(concurrency_group="control")
     def interrupt(self, ticket: int) -> None:
         """Leave that work, if it is still under way: nobody wants it."""
         self._unwanted = ticket

@@ -104,7 +104,7 @@ def soak(trials: int, workers: int, sampler: str, folder: Path, *, tracked: bool
             "iterations": [5, 10, 20, 50],
             "step_size": [10.0, 20.0, 40.0],
         },
-        search={"trials": trials, "lookahead": 8 * workers, "sampler": sampler, **search},
+        search={"trials": trials, "lookahead": 8 * workers, "sampler": sampler} | search,
         resources={"cpus": 0.25, "workers": workers},
         tracking={"uri": f"sqlite:///{folder}/mlflow.db", "enabled": tracked},
     )

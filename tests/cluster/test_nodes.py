@@ -67,6 +67,11 @@ def nodes_used(spec: SearchSpec) -> Counter[str]:
     return Counter(node for what, _, _, _, node, _ in lines if what == "begin")
 
 
+def seen_blocks(records: list[TrialRecord]) -> set[tuple[int, int]]:
+    """(slot, block) of what trials saw: others may have been made ahead, and left when the search ended."""
+    return {(record.slot, block) for record in records for block in range(len(record.values) // 8)}
+
+
 @pytest.mark.slow
 def test_trials_spread_over_nodes_and_find_the_same(three_nodes: Cluster, expected: list[TrialRecord], tmp_path: Path):
     spec = spread_spec(tmp_path)
@@ -124,7 +129,9 @@ def test_a_node_removed_without_grace_and_one_added_change_nothing(
     done, begun = Counter(logged(spec, "done")), Counter(logged(spec, "begin"))
     assert set(done.values()) == {1}
     assert begun - done == Counter(dict.fromkeys(begun - done, 1))
-    assert sum((begun - done).values()) <= 1, "what was under way on the lost node is done again, no more"
+    assert len(seen_blocks(records) & set(begun - done)) <= 1, (
+        "what was under way on the lost node is done again, no more"
+    )
     assert all(len(states) == 1 for states in told(spec).values())
 
 
@@ -148,7 +155,7 @@ def test_a_driver_killed_and_started_again_finds_the_same(
     assert winner(records).refinement == winner(expected).refinement
     done, begun = Counter(logged(spec, "done")), Counter(logged(spec, "begin"))
     assert set(done.values()) == {1}
-    assert sum((begun - done).values()) <= 3, "what was under way at the kill is done again, no more"
+    assert len(seen_blocks(records) & set(begun - done)) <= 3, "what was under way at the kill is done again, no more"
     after = told(spec)
     assert all(len(states) == 1 for states in after.values()) and len(after) == 12
     assert {trial: after[trial] for trial in before} == before

@@ -56,6 +56,7 @@ class StandIn:
     slow_worker: seconds that a batch takes the worker that came first.
     late: seconds that every worker but the first takes to start.
     together: how many workers begin at once, when all are there.
+    gate: batches begin once a file of this name is in the store.
     fail: slots that raise.
     die: [slot, block] where the worker process is killed, once.
     """
@@ -84,6 +85,8 @@ class StandIn:
         block = next(place for place, each in enumerate(self._play["blocks"]) if numbers[0] in each)
         known = self._store / f"{key}-{numbers[0]}"
         self.computed = frozenset() if known.exists() else frozenset(numbers)
+        while not (self._store / self._play.get("gate", ".")).exists():
+            time.sleep(0.02)
         if self.computed:
             self._log("begin", slot, block)
             time.sleep(self._seconds(slot))
