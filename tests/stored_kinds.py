@@ -15,7 +15,7 @@ from optuna.trial import TrialState, create_trial
 from PIL import Image
 from pyarrow.fs import LocalFileSystem
 
-from keystep.cluster.launches import Launch, find_launch, launch_file
+from keystep.cluster.sending.launches import Launch, find_launch, launch_file
 from keystep.core.config import IterRef, Refinement, SamplerConfig, StepConfig
 from keystep.core.latents import LatentStore
 from keystep.core.points import Point
@@ -26,13 +26,13 @@ from keystep.evaluation.image_metrics import check_measurement
 from keystep.evaluation.line_cache import LineCache
 from keystep.evaluation.tiam import ImageScore
 from keystep.evaluation.tiam_report import collect, read_tables, write_tables
+from keystep.search.choice.stored_searches import load_result
 from keystep.search.images.outcomes import Outcome, OutcomeStore
-from keystep.search.instances import make_parts
 from keystep.search.replaying.recorded_grid import load_grid, save_grid
 from keystep.search.settings.journal import LOG, ObjectJournal, forget, open_journal
 from keystep.search.settings.space import Space
-from keystep.search.storage import Storage
-from keystep.search.stored_searches import load_result
+from keystep.search.spec.instances import make_parts
+from keystep.search.storing.storage import Storage
 from keystep.search.tracking.spool import Spool, event
 from tests.search.found_search import spec, stored
 

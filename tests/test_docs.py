@@ -82,18 +82,18 @@ def test_contributing_names_what_the_code_has() -> None:
         "core/backbones/registry.py": ["BACKBONES"],
         "tests/tiny_models.py": ["TINY_MODELS"],
         "search/settings/pruning.py": ["PRUNERS", "PruningTask"],
-        "search/spec_sections.py": ["OWN_PRUNERS"],
+        "search/spec/sections.py": ["OWN_PRUNERS"],
         "tests/search/test_suggest.py": ["PRUNERS"],
     }
     for file, names in recipes.items():
         assert f"]({file})" in text
         assert [name for name in names if name not in (ROOT / file).read_text() or f"`{name}`" not in text] == []
     for file in (
-        "search/spec_space.py",
+        "search/spec/spaces.py",
         "search/settings/space.py",
         "search/images/prefixes.py",
         "search/tracking/run_fields.py",
-        "search/reporting/settings_text.py",
+        "search/settings/settings_text.py",
     ):
         assert f"]({file})" in text
         assert re.search(r"\biou\b", (ROOT / file).read_text())

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 import keystep.cluster.cli
 import keystep.search.cli
-from keystep.search.spec import StorageSpec, TrackingSpec
-from keystep.search.spec_io import load_spec
+from keystep.search.spec.loading import load_spec
+from keystep.search.spec.search_spec import StorageSpec, TrackingSpec
 from tests.search.found_search import spec, stored
 
 APP = keystep.search.cli.build_app({**keystep.search.cli.commands(), **keystep.cluster.cli.commands()})

@@ -34,12 +34,12 @@ def doctor(
 
     from rich.console import Console
 
-    from keystep.cluster.checks_report import report
-    from keystep.cluster.preflight import doctor as examine
+    from keystep.cluster.checks.checks_report import report
+    from keystep.cluster.checks.preflight import doctor as examine
+    from keystep.search.checks.spec_checks import check_spec
     from keystep.search.reporting.report_formats import show
-    from keystep.search.secrets import masked
-    from keystep.search.spec_checks import check_spec
-    from keystep.search.spec_io import load_spec
+    from keystep.search.spec.loading import load_spec
+    from keystep.search.storing.secrets import masked
 
     loaded = load_spec(spec, overrides or [])
     check_spec(loaded, writes=False)  # before the imports below, which take seconds

@@ -10,8 +10,8 @@ from keystep.search.commands.options import Overrides, SpecArgument
 from keystep.search.commands.output import table_console
 
 if TYPE_CHECKING:
-    from keystep.cluster.simulation import Pace
-    from keystep.search.spec import SearchSpec
+    from keystep.cluster.estimating.simulation import Pace
+    from keystep.search.spec.search_spec import SearchSpec
 
 LOADING_SECONDS = 60.0  # of a worker, where it was not measured
 MAX_GPUS, MAX_ROWS = 100_000, 32
@@ -81,12 +81,12 @@ def estimate(
     counts = _numbers(gpus)
     import json
 
-    from keystep.cluster.estimate import estimate as estimated
-    from keystep.cluster.estimate_report import draw, report, to_json
-    from keystep.cluster.replayed import replayed_trials
+    from keystep.cluster.estimating.estimate import estimate as estimated
+    from keystep.cluster.estimating.estimate_report import draw, report, to_json
+    from keystep.cluster.estimating.replayed import replayed_trials
     from keystep.search.reporting.plots import save
     from keystep.search.reporting.report_formats import show
-    from keystep.search.spec_io import load_spec
+    from keystep.search.spec.loading import load_spec
 
     loaded = load_spec(spec, overrides or [])
     trials, seeds = replayed_trials(loaded)
@@ -110,15 +110,15 @@ def estimate(
 
 
 def _pace(spec: "SearchSpec", seconds: float | None, measure: bool) -> "Pace | None":
-    from keystep.cluster.driver_pace import SECONDS_PER_RESULT, SECONDS_PER_TRIAL
-    from keystep.cluster.simulation import Pace
+    from keystep.cluster.estimating.driver_pace import SECONDS_PER_RESULT, SECONDS_PER_TRIAL
+    from keystep.cluster.estimating.simulation import Pace
 
     driver = {"result": SECONDS_PER_RESULT, "trial": SECONDS_PER_TRIAL}
     if seconds is not None:
         return Pace(evaluation=seconds, loading=LOADING_SECONDS, **driver)
     if not measure:
         return None
-    from keystep.cluster.measured import measure as measured
+    from keystep.cluster.estimating.measured import measure as measured
 
     found = measured(spec)
     return Pace(evaluation=found.evaluation, image=found.image, loading=found.loading, **driver)

@@ -140,8 +140,8 @@ def launch(
     for name in ("spec", "target", "overrides", "dry_run"):
         given.pop(name, None)
 
-    from keystep.cluster.launch import launch as submit
-    from keystep.cluster.launch import options_of, spec_to_launch
+    from keystep.cluster.launching.launch import launch as submit
+    from keystep.cluster.launching.launch import options_of, spec_to_launch
     from keystep.cluster.targets import TARGETS
 
     options = options_of(target, given)

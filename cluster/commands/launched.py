@@ -21,8 +21,8 @@ def status(search: Search) -> None:
     keystep status 3f9c2a71b04d
     ```
     """
-    from keystep.cluster.launches import find_launch
-    from keystep.cluster.progress import progress_line
+    from keystep.cluster.launching.progress import progress_line
+    from keystep.cluster.sending.launches import find_launch
     from keystep.cluster.targets import TARGETS
 
     known = find_launch(search)
@@ -48,7 +48,7 @@ def logs(
     keystep logs sd14 --follow
     ```
     """
-    from keystep.cluster.launches import find_launch
+    from keystep.cluster.sending.launches import find_launch
     from keystep.cluster.targets import TARGETS
 
     known = find_launch(search)
@@ -69,7 +69,7 @@ def stop(search: Search) -> None:
     keystep stop sd14
     ```
     """
-    from keystep.cluster.launches import find_launch
+    from keystep.cluster.sending.launches import find_launch
     from keystep.cluster.targets import TARGETS
 
     known = find_launch(search)

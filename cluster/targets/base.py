@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator
 
 from keystep.core.frozen import FrozenModel
-from keystep.search.spec import SearchSpec
+from keystep.search.spec.search_spec import SearchSpec
 from keystep.search.tracking.tracking_uri import VARIABLE
 
 MAX_NODES, MAX_GPUS, MAX_CPUS = 10_000, 1000, 10_000  # of machines, and of each

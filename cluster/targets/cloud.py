@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field
 
-from keystep.cluster.launches import launches_folder
-from keystep.cluster.portable import portable, spec_text, variables_needed
-from keystep.cluster.programs import lines_of, run
+from keystep.cluster.sending.launches import launches_folder
+from keystep.cluster.sending.portable import portable, spec_text, variables_needed
+from keystep.cluster.sending.programs import lines_of, run
+from keystep.cluster.sending.yaml_text import yaml_text
 from keystep.cluster.targets.base import (
     MAX_CPUS,
     MAX_GPUS,
@@ -29,9 +30,8 @@ from keystep.cluster.targets.base import (
 )
 from keystep.cluster.targets.cloud_nodes import PROVIDERS, node_types, provider_section
 from keystep.cluster.targets.ray_jobs import PHASES
-from keystep.cluster.yaml_text import yaml_text
 from keystep.core.frozen import FromList
-from keystep.search.spec import SearchSpec
+from keystep.search.spec.search_spec import SearchSpec
 
 INSTALL = "pip install 'keystep[search,cloud]', which brings boto3 (aws) and google-api-python-client (gcp)"
 TOKEN = "~/.ray/auth_token"

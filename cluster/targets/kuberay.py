@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from keystep.cluster.portable import portable, spec_text, variables_needed
-from keystep.cluster.programs import lines_of, require, run
+from keystep.cluster.sending.portable import portable, spec_text, variables_needed
+from keystep.cluster.sending.programs import lines_of, require, run
+from keystep.cluster.sending.yaml_text import yaml_text
 from keystep.cluster.targets.base import (
     MAX_CPUS,
     MAX_GPUS,
@@ -23,10 +24,9 @@ from keystep.cluster.targets.base import (
     words,
 )
 from keystep.cluster.targets.rayjob import MOUNT, rayjob
-from keystep.cluster.yaml_text import yaml_text
 from keystep.core.frozen import FromList
-from keystep.search.spec import SearchSpec
-from keystep.search.storage import local_folder
+from keystep.search.spec.search_spec import SearchSpec
+from keystep.search.storing.storage import local_folder
 
 INSTALL = "install kubectl and let it point to the cluster (kubectl get nodes answers)"
 Quantity = Annotated[str, words(r"[1-9]\d*(Mi|Gi|Ti|M|G|T)", "a size such as 32Gi")]

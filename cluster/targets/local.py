@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from keystep.cluster.portable import refuse_secrets, spec_text
+from keystep.cluster.sending.portable import refuse_secrets, spec_text
 from keystep.cluster.targets.base import Handle, Options, State, Submission, Target
+from keystep.search.choice.stored_searches import SEARCHES
 from keystep.search.settings.journal import DRIVER_LOCK
-from keystep.search.spec import SearchSpec
-from keystep.search.spec_io import parse_spec
-from keystep.search.storage import local_folder
-from keystep.search.stored_searches import SEARCHES
+from keystep.search.spec.loading import parse_spec
+from keystep.search.spec.search_spec import SearchSpec
+from keystep.search.storing.storage import local_folder
 
 PATIENCE = 60.0  # seconds that a search gets to stop
 
@@ -41,7 +41,7 @@ class Local(Target):
         from keystep.search.commands.output import table_console
         from keystep.search.reporting.report import report
         from keystep.search.reporting.report_formats import show
-        from keystep.search.runner import run_search
+        from keystep.search.stages.runner import run_search
 
         spec = parse_spec(submission.text, "the spec as resolved")
 
@@ -94,7 +94,7 @@ def _examine(spec: SearchSpec) -> None:
     Raises:
         ValueError: something is not.
     """
-    from keystep.cluster.preflight import doctor
+    from keystep.cluster.checks.preflight import doctor
 
     failed = [check for check in doctor(spec) if not check.ok]
     if failed:

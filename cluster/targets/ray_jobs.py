@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import yaml
 from pydantic import Field
 
-from keystep.cluster.portable import portable, spec_text, variables_needed
+from keystep.cluster.sending.portable import portable, spec_text, variables_needed
+from keystep.cluster.sending.yaml_text import yaml_text
 from keystep.cluster.targets.base import Handle, Options, State, Submission, Target, Variable, entrypoint, words
-from keystep.cluster.yaml_text import yaml_text
 from keystep.core.frozen import FromList
-from keystep.search.spec import SearchSpec
+from keystep.search.spec.search_spec import SearchSpec
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient

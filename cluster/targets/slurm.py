@@ -10,8 +10,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from keystep.cluster.portable import refuse_secrets, spec_text
-from keystep.cluster.programs import run
+from keystep.cluster.sending.portable import refuse_secrets, spec_text
+from keystep.cluster.sending.programs import run
 from keystep.cluster.targets.base import (
     MAX_CPUS,
     MAX_GPUS,
@@ -28,7 +28,7 @@ from keystep.cluster.targets.base import (
 )
 from keystep.cluster.targets.slurm_directives import Account, Constraint, Directive, GpuType, Partitions, gpus_of
 from keystep.core.frozen import FromList
-from keystep.search.spec import SearchSpec
+from keystep.search.spec.search_spec import SearchSpec
 
 INSTALL = "run this on a login node of the cluster"
 Time = Annotated[str, words(r"(\d+-)?\d{1,2}(:\d{2}){1,2}|\d+", "a time such as 08:00:00 or 2-00:00:00")]

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from keystep.cluster.targets.base import words
-from keystep.search.secrets import masked
+from keystep.search.storing.secrets import masked
 
 OPTIONS = {
     "account": "--account",

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from keystep.search.failures import WorkFailed, in_a_line
-from keystep.search.secrets import masked
+from keystep.search.runtime.failures import WorkFailed, in_a_line
+from keystep.search.storing.secrets import masked
 
 
 class PlainErrors(TyperGroup):

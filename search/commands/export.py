@@ -50,9 +50,9 @@ def export(
         raise ValueError(f"--out is a .json file, got {out}")
     if alias is not None and register is None:
         raise ValueError("--alias names a version of a registered model: give --register NAME too")
-    from keystep.search.exporting import evidence_text, step_config
-    from keystep.search.reporting.settings_text import setting_text
-    from keystep.search.stored_searches import load_result
+    from keystep.search.choice.stored_searches import load_result
+    from keystep.search.settings.settings_text import setting_text
+    from keystep.search.shipping.exporting import evidence_text, step_config
 
     result = load_result(search, storage)
     config = step_config(result, runner_up=runner_up, force=force)
@@ -62,7 +62,7 @@ def export(
     console.print(f"{setting}\n{evidence}\n-> {out}", markup=False)
     if register is None:
         return
-    from keystep.search.serving import register as register_model
+    from keystep.search.shipping.serving import register as register_model
 
     made = register_model(
         config, register, result.spec, alias=alias, uri=tracking_uri, description=f"{setting}. {evidence}"

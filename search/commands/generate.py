@@ -71,8 +71,8 @@ def generate(
     from keystep.core.config import StepConfig
     from keystep.core.entity_list import parse_entities
     from keystep.core.prompts import Prompt, located_mentions
+    from keystep.search.commands.mentioned import mentioned_entities
     from keystep.search.commands.picture_files import settled_names, settled_sheet, write_picture
-    from keystep.search.mentioned import mentioned_entities
 
     asked = mentioned_entities(prompt) if entities is None else Prompt(prompt, parse_entities(entities))
     if not config.is_file():

@@ -107,7 +107,7 @@ def _with_entities_found(path: Path) -> "PromptSet":
     """The prompts of a list whose entities are plain; what was left out is told. ValueError if none is."""
     from keystep.evaluation.prompt_io import read_texts
     from keystep.evaluation.prompt_sets import PromptSet
-    from keystep.search.mentioned import mentioned_entities
+    from keystep.search.commands.mentioned import mentioned_entities
 
     found, left_out = [], []
     for text in read_texts(path):

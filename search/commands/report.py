@@ -30,10 +30,10 @@ def report(
     keystep report shapes-sd --out report.html
     ```
     """
+    from keystep.search.choice.stored_searches import load_result
     from keystep.search.reporting.report import print_report
     from keystep.search.reporting.report import report as make_report
     from keystep.search.reporting.report_formats import SUFFIXES, write_report
-    from keystep.search.stored_searches import load_result
 
     if out is not None and out.suffix not in SUFFIXES:
         raise ValueError(f"--out is a file that ends in {' or '.join(SUFFIXES)}, got {out}")

@@ -37,7 +37,7 @@ def search(
 
     The same command again goes on where it stopped, after Ctrl-C or a crash: what was judged once is never made again.
     """
-    from keystep.search.spec_io import load_spec, spec_yaml
+    from keystep.search.spec.loading import load_spec, spec_yaml
 
     for option, path, suffix in (("--out", out, ".json"), ("--sheet", sheet, ".png")):
         if path is not None and path.suffix != suffix:
@@ -46,13 +46,13 @@ def search(
     if print_spec:
         print(spec_yaml(loaded), end="")
         return
-    from keystep.search.spec_checks import check_spec
+    from keystep.search.checks.spec_checks import check_spec
 
     check_spec(loaded)  # before the imports below, which take seconds
-    from keystep.search.exporting import step_config
     from keystep.search.reporting.report import report
     from keystep.search.reporting.report_formats import show
-    from keystep.search.runner import run_search
+    from keystep.search.shipping.exporting import step_config
+    from keystep.search.stages.runner import run_search
 
     result = run_search(loaded, fresh=fresh, sheet=sheet)
     console = table_console()

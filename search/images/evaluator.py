@@ -22,9 +22,9 @@ from keystep.search.images.notices import damage_noted
 from keystep.search.images.outcomes import Outcome, OutcomeStore
 from keystep.search.images.prefixes import Prefixes, Sample
 from keystep.search.images.trajectories import Trajectories
-from keystep.search.instances import Instance
 from keystep.search.settings.space import Space
-from keystep.search.spec import SearchSpec
+from keystep.search.spec.instances import Instance
+from keystep.search.spec.search_spec import SearchSpec
 
 VERSION = 1
 """Enters every evaluation id: raise it when the same settings come to give other images or scores."""

@@ -13,8 +13,8 @@ from keystep.core.fingerprint import pipeline_fingerprint
 from keystep.core.generation import load_pipeline
 from keystep.evaluation.detector import Detector
 from keystep.evaluation.detectors import load_detector
-from keystep.search.spec import ModelSpec, SearchSpec, StorageSpec
-from keystep.search.storage import cache_folder, local_folder
+from keystep.search.spec.search_spec import ModelSpec, SearchSpec, StorageSpec
+from keystep.search.storing.storage import cache_folder, local_folder
 
 
 def use_threads(cpus: float) -> None:

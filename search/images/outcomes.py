@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Self
 from keystep.core.config import Refinement
 from keystep.core.prompts import Entity, Prompt
 from keystep.core.seals import DamagedFile, open_seal, seal
-from keystep.search.secrets import masked
-from keystep.search.storage import Storage
+from keystep.search.storing.secrets import masked
+from keystep.search.storing.storage import Storage
 
 FORMAT = 2
 UNSEALED_FORMAT = 1  # of older versions, without a checksum: read, as far as its values are possible
@@ -122,7 +122,7 @@ class OutcomeStore:
     at all, sealed with its checksum. What has been read is kept in memory.
 
     Args:
-        uri: as `keystep.search.storage.Storage` takes it.
+        uri: as `keystep.search.storing.storage.Storage` takes it.
         evaluation_id: names all that an outcome depends on beside setting, prompt and seed.
         filesystem: of pyarrow, that holds `uri`; None goes by the address.
 

@@ -17,9 +17,9 @@ from keystep.core.config import Refinement
 from keystep.core.prompts import Prompt
 from keystep.core.seals import NAME
 from keystep.evaluation.prompt_sets import PromptSet
-from keystep.search.instances import Part, make_part, make_parts
 from keystep.search.settings.space import Space
-from keystep.search.spec import SearchSpec
+from keystep.search.spec.instances import Part, make_part, make_parts
+from keystep.search.spec.search_spec import SearchSpec
 
 GRIDS = Path(__file__).parents[1] / "grids"
 ALONE = -1

@@ -10,12 +10,12 @@ from optuna.storages import InMemoryStorage
 from ray.tune.search import Searcher
 
 from keystep.core.config import Refinement
-from keystep.search.instances import Instance, Part
+from keystep.search.choice.selection import Candidate, select
 from keystep.search.replaying.recorded_grid import RecordedGrid
 from keystep.search.replaying.replay_costs import Reuse, evaluations_alone
-from keystep.search.selection import Candidate, select
 from keystep.search.settings.ledger import TrialRecord
 from keystep.search.settings.suggest import KeystepSearch
+from keystep.search.spec.instances import Instance, Part
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from keystep.core.config import IterRef, Refinement, SamplerConfig
 from keystep.search.images.costs import SHIFT, step_cost
 from keystep.search.images.stops import Worth
-from keystep.search.instances import Instance
 from keystep.search.settings.space import Space, gsng_label
+from keystep.search.spec.instances import Instance
 
 
 def evaluations_alone(refinement: Refinement | None, sampler: SamplerConfig) -> float:

@@ -12,7 +12,7 @@ from keystep.core.prompts import Prompt
 from keystep.evaluation.contact_sheet import Cell, SheetRow, contact_sheet
 from keystep.evaluation.detector import Detector
 from keystep.evaluation.tiam import TiamSettings, score_detections
-from keystep.search.reporting.settings_text import setting_text
+from keystep.search.settings.settings_text import setting_text
 
 
 @dataclass(frozen=True)

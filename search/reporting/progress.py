@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from keystep.search.search_costs import SearchCosts
+from keystep.search.choice.search_costs import SearchCosts
 
 STAGES = ("preflight", "baseline", "trials", "held-out", "metrics", "pictures")
 PLAIN_SECONDS = 10.0  # between two lines of the same stage when there is no terminal
@@ -49,7 +49,7 @@ class Watched:
         known: how many of these had ended before this process began.
         best: the best fully evaluated setting and its TIAM with interval, in words.
         spent, plain: denoiser evaluations up to the last trial that ended, as in
-            `keystep.search.search_costs.SearchCosts`.
+            `keystep.search.choice.search_costs.SearchCosts`.
         images: how many there are to make; None if that is not known.
         seen: of trials that ended in this process or before.
         workers: how many there are and what they do, in words.

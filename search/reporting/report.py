@@ -6,12 +6,12 @@ from rich.console import Console
 
 from keystep.evaluation.metric_names import METRICS
 from keystep.evaluation.statistics import Comparison, Estimate
+from keystep.search.choice.result import SearchResult, SettingRow
+from keystep.search.choice.selection import Confirmed
 from keystep.search.reporting.estimate_text import percent_with_interval
 from keystep.search.reporting.plots import CurvePoint
 from keystep.search.reporting.report_formats import Block, Command, Figure, Report, Section, Table, show
-from keystep.search.reporting.settings_text import setting_text
-from keystep.search.result import SearchResult, SettingRow
-from keystep.search.selection import Confirmed
+from keystep.search.settings.settings_text import setting_text
 
 SHOWN = 30  # settings in the table, the best first
 CURVE_HEADS = {False: ">TIAM without GSNg, %", True: ">TIAM with GSNg, %"}

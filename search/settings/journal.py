@@ -13,9 +13,9 @@ from typing import Any, TextIO
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
-from keystep.search.secrets import masked
 from keystep.search.settings.journal_logs import check_lines, check_logs, refuse, sealed, understood
-from keystep.search.storage import Storage, local_folder
+from keystep.search.storing.secrets import masked
+from keystep.search.storing.storage import Storage, local_folder
 
 LOG = "study.log"
 LOCK = "search.lock"

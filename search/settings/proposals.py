@@ -11,7 +11,7 @@ from keystep.search.settings.history import as_of, derived_seed, last_value
 from keystep.search.settings.ledger import Ledger
 from keystep.search.settings.past import Past
 from keystep.search.settings.space import Space
-from keystep.search.spec import SearchSettings
+from keystep.search.spec.search_spec import SearchSettings
 
 _ASKED_AGAIN = 10  # times, before a setting not yet tried is drawn from the grid
 _DRAWN_FROM = 1000  # grid points not yet tried, at most

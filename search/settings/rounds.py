@@ -3,7 +3,7 @@
 import itertools
 from collections import Counter
 
-from keystep.search.instances import Part
+from keystep.search.spec.instances import Part
 
 
 def prompt_numbers(part: Part) -> list[list[int]]:

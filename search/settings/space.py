@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keystep.core.config import GSNg, IterRef, LossWeights, Refinement
-from keystep.search.spec import Range, SearchSpec
+from keystep.search.spec.search_spec import Range, SearchSpec
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -22,7 +22,7 @@ class Space:
 
     Args:
         spec: the search.
-        timesteps: of the sampler, one a step: `Sampler.timesteps`, or `keystep.search.images.schedule.timesteps_of`.
+        timesteps: of the sampler, one a step: `Sampler.timesteps`, or `keystep.search.spec.schedule.timesteps_of`.
 
     Attributes:
         trials: settings tried, at most.

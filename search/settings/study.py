@@ -4,10 +4,10 @@ from optuna import Study, load_study
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
-from keystep.search.secrets import masked
 from keystep.search.settings.journal import LOG, ObjectJournal
 from keystep.search.settings.journal_logs import check_lines, understood
-from keystep.search.storage import Storage, local_folder
+from keystep.search.storing.secrets import masked
+from keystep.search.storing.storage import Storage, local_folder
 
 
 def study_name(search_id: str) -> str:

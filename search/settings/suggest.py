@@ -13,8 +13,6 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from keystep.core.config import Refinement
-from keystep.search.instances import Part
-from keystep.search.secrets import masked
 from keystep.search.settings.history import Watch
 from keystep.search.settings.ledger import Batching, Ledger, Spent, TrialRecord
 from keystep.search.settings.past import Past
@@ -23,7 +21,9 @@ from keystep.search.settings.pruning import PRUNERS, PruningTask
 from keystep.search.settings.rounds import prompt_numbers, rounds_of
 from keystep.search.settings.space import Space
 from keystep.search.settings.study import study_name
-from keystep.search.spec import SearchSpec
+from keystep.search.spec.instances import Part
+from keystep.search.spec.search_spec import SearchSpec
+from keystep.search.storing.secrets import masked
 
 METRIC = "tiam"
 FAILED_IN_A_ROW = 3  # trials: not the setting is at fault then

@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 from keystep.search.reporting.estimate_text import percent_with_interval
-from keystep.search.reporting.settings_text import setting_text
+from keystep.search.settings.settings_text import setting_text
 from keystep.search.tracking.run_fields import metric_name
 
 if TYPE_CHECKING:
-    from keystep.search.result import Chosen
-    from keystep.search.search_costs import SearchCosts
-    from keystep.search.selection import HeldOut
-    from keystep.search.spec import SearchSpec
+    from keystep.search.choice.result import Chosen
+    from keystep.search.choice.search_costs import SearchCosts
+    from keystep.search.choice.selection import HeldOut
+    from keystep.search.spec.search_spec import SearchSpec
 
 MEANINGS = (
     "Metrics under `cost/` are those of result.json and the report: `evaluations_spent` and `evaluations_plain` count "

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keystep.search.secrets import masked
+from keystep.search.storing.secrets import masked
 from keystep.search.tracking.runs_view import KIND_TAG, experiment_tags
 from keystep.search.tracking.sqlite_store import make_ready
 

@@ -8,12 +8,12 @@ import numpy as np
 
 from keystep.core.config import GSNg, IterRef, Refinement
 from keystep.evaluation.statistics import Estimate, interval
-from keystep.search.secrets import masked
+from keystep.search.storing.secrets import masked
 
 if TYPE_CHECKING:
-    from keystep.search.instances import Part
-    from keystep.search.metric_estimates import MetricsFound
-    from keystep.search.spec import SearchSpec
+    from keystep.search.choice.metric_estimates import MetricsFound
+    from keystep.search.spec.instances import Part
+    from keystep.search.spec.search_spec import SearchSpec
 
 # Enough for a curve that is looked at while it grows; a search's conclusions use more.
 NUM_RESAMPLES = 999

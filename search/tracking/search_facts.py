@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from keystep.core.config import Refinement
 from keystep.evaluation.statistics import Estimate
+from keystep.search.choice.search_costs import SearchCosts, plain_evaluations
 from keystep.search.reporting.plots import CurvePoint
-from keystep.search.search_costs import SearchCosts, plain_evaluations
 from keystep.search.tracking.run_fields import estimates
 from keystep.search.tracking.spool import Event
 
 if TYPE_CHECKING:
-    from keystep.search.instances import Part
-    from keystep.search.spec import SearchSpec
+    from keystep.search.spec.instances import Part
+    from keystep.search.spec.search_spec import SearchSpec
 
 PACKAGES = ("keystep", "torch", "diffusers", "transformers", "ray", "optuna", "mlflow", "numpy")
 BASELINE, GSNG_ALONE = "baseline", "gsng"  # slots of what was run before the trials
@@ -63,7 +63,8 @@ class Tally:
     Attributes:
         values: outcomes by instance number, by slot (`baseline` and `gsng` are slots too).
         ended: trials in the order they ended.
-        spent, plain: denoiser evaluations spent, and of the plain way, as in `keystep.search.search_costs.SearchCosts`.
+        spent, plain: denoiser evaluations spent, and of the plain way, as in
+            `keystep.search.choice.search_costs.SearchCosts`.
         seconds: of workers, all together.
     """
 

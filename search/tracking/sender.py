@@ -10,7 +10,7 @@ import urllib.request
 from http.client import HTTPException
 from typing import TYPE_CHECKING
 
-from keystep.search.secrets import masked
+from keystep.search.storing.secrets import masked
 from keystep.search.tracking.search_facts import SearchFacts, Tally
 from keystep.search.tracking.spool import Event, Spool
 from keystep.search.tracking.tracking_uri import health_page

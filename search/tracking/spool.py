@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from keystep.core.seals import LINE_DIGITS, open_seal, seal
-from keystep.search.secrets import masked
+from keystep.search.storing.secrets import masked
 
 LOG = logging.getLogger(__name__)
 FILE_NAME = "spool.jsonl"

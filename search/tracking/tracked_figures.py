@@ -12,7 +12,7 @@ from keystep.search.tracking.search_facts import BASELINE, Tally
 from keystep.search.tracking.study_plots import study_of, write_study_plots
 
 if TYPE_CHECKING:
-    from keystep.search.instances import Part
+    from keystep.search.spec.instances import Part
 
 
 def draw_search(tally: Tally, held_out: Mapping[str, Mapping[int, float]], folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from keystep.core.config import GSNg, Refinement
-from keystep.search.secrets import masked
+from keystep.search.storing.secrets import masked
 from keystep.search.tracking.run_fields import metric_values
 from keystep.search.tracking.search_facts import BASELINE, GSNG_ALONE, SearchFacts, git_commit, versions
 from keystep.search.tracking.sender import Sender
@@ -22,13 +22,13 @@ from keystep.search.tracking.spool import Spool, event
 from keystep.search.tracking.tracking_uri import tracking_uri
 
 if TYPE_CHECKING:
-    from keystep.search.instances import Part
-    from keystep.search.metric_estimates import MetricsFound
-    from keystep.search.result import Chosen
-    from keystep.search.search_costs import SearchCosts
-    from keystep.search.selection import HeldOut
+    from keystep.search.choice.metric_estimates import MetricsFound
+    from keystep.search.choice.result import Chosen
+    from keystep.search.choice.search_costs import SearchCosts
+    from keystep.search.choice.selection import HeldOut
     from keystep.search.settings.ledger import TrialRecord
-    from keystep.search.spec import SearchSpec
+    from keystep.search.spec.instances import Part
+    from keystep.search.spec.search_spec import SearchSpec
 
 LOG = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
-from keystep.search.secrets import MASK, masked
+from keystep.search.storing.secrets import MASK, masked
 from keystep.search.tracking.runs_view import runs_page
 from keystep.search.tracking.spool import FILE_NAME, first_event
 from keystep.search.tracking.sqlite_store import make_ready

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from keystep.core.config import Refinement
 from keystep.search.images.outcomes import Outcome, setting_id
-from keystep.search.instances import Part
+from keystep.search.spec.instances import Part
 from keystep.search.work.batches import BlockDone
 from keystep.search.work.pool import Asked, Block, WorkerPool
 

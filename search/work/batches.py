@@ -7,7 +7,7 @@ from typing import Any
 
 from keystep.core.config import Refinement
 from keystep.search.images.outcomes import Outcome
-from keystep.search.instances import Instance
+from keystep.search.spec.instances import Instance
 from keystep.search.work.evaluators import BlockEvaluator
 
 

@@ -5,12 +5,12 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from keystep.search.spec import SearchSpec
+from keystep.search.spec.search_spec import SearchSpec
 
 if TYPE_CHECKING:
     from keystep.core.config import Refinement
     from keystep.search.images.outcomes import Outcome
-    from keystep.search.instances import Instance
+    from keystep.search.spec.instances import Instance
 
 DEFAULT_EVALUATOR = "keystep.search.images.evaluator:Evaluator"
 

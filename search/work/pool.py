@@ -13,10 +13,10 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from keystep.core.config import Refinement
-from keystep.search.failures import WorkFailed, in_a_line
 from keystep.search.images.outcomes import Outcome, setting_id
-from keystep.search.instances import Instance, Part
-from keystep.search.spec import ResourcesSpec, SearchSpec
+from keystep.search.runtime.failures import WorkFailed, in_a_line
+from keystep.search.spec.instances import Instance, Part
+from keystep.search.spec.search_spec import ResourcesSpec, SearchSpec
 from keystep.search.work.batches import BlockDone, evaluated
 from keystep.search.work.blocks import TrialPlan
 from keystep.search.work.crew import Hiring

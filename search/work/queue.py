@@ -1,7 +1,7 @@
 """Which batch of images is made next, wherever and whenever: what the nearest decision waits for comes first.
 
 The order knows nothing of Ray and of clocks; the pool's dispatcher drives it with real workers, and
-`keystep.cluster.simulation` with a clock.
+`keystep.cluster.estimating.simulation` with a clock.
 """
 
 import heapq

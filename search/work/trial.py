@@ -7,7 +7,7 @@ import ray
 from ray.exceptions import RayActorError
 from ray.tune import Trainable
 
-from keystep.search.failures import WorkFailed
+from keystep.search.runtime.failures import WorkFailed
 
 GONE = "the process that hands out the work died"
 

@@ -124,7 +124,7 @@ class Worker:
         return replace(answer, seconds=time.perf_counter() - began, evaluations=spent)
 
     def _loaded(self) -> Any:
-        from keystep.search.spec import SearchSpec
+        from keystep.search.spec.search_spec import SearchSpec
         from keystep.search.work.evaluators import evaluator_for
 
         return evaluator_for(SearchSpec.model_validate_json(self._spec), self._evaluator)

@@ -1,8 +1,8 @@
 """How many results the driver takes: a soak of trials of milliseconds through the real Ray Tune loop of a search.
 
-Every trial goes through `keystep.search.tuning.run_trials`, the pool of `keystep.search.work` and a study on disk, as
-in a search; only the images are made up. Results a second, the driver's time a trial and its memory are measured over
-the run, so that a driver that slows down or grows with the number of trials shows. Run
+Every trial goes through `keystep.search.stages.tuning.run_trials`, the pool of `keystep.search.work` and a study on
+disk, as in a search; only the images are made up. Results a second, the driver's time a trial and its memory are
+measured over the run, so that a driver that slows down or grows with the number of trials shows. Run
 ``python -m tests.benchmarks.bench_driver --save``.
 """
 
@@ -26,11 +26,11 @@ from ray import tune
 
 from keystep.core.config import Refinement
 from keystep.search.images.outcomes import Outcome
-from keystep.search.instances import Instance, make_parts
-from keystep.search.spec import SearchSpec
+from keystep.search.spec.instances import Instance, make_parts
+from keystep.search.spec.search_spec import SearchSpec
+from keystep.search.stages.tuning import run_trials
 from keystep.search.tracking.tracker import Tracker
 from keystep.search.tracking.tune_tracking import TuneTracking
-from keystep.search.tuning import run_trials
 from keystep.search.work.pool import WorkerPool
 from tests.benchmarks.report_files import REPORTS, report_path, this_cpu
 from tests.search.small_search import TIMESTEPS, make_spec, surroundings

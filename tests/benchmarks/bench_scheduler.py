@@ -10,13 +10,13 @@ import io
 from pathlib import Path
 
 from keystep.cluster.commands.estimate import LOADING_SECONDS, STORAGE_MEGABYTES
-from keystep.cluster.driver_pace import SECONDS_PER_RESULT, SECONDS_PER_TRIAL
-from keystep.cluster.estimate import estimate
-from keystep.cluster.estimate_report import draw, report
-from keystep.cluster.replayed import replayed_trials
-from keystep.cluster.simulation import Pace
+from keystep.cluster.estimating.driver_pace import SECONDS_PER_RESULT, SECONDS_PER_TRIAL
+from keystep.cluster.estimating.estimate import estimate
+from keystep.cluster.estimating.estimate_report import draw, report
+from keystep.cluster.estimating.replayed import replayed_trials
+from keystep.cluster.estimating.simulation import Pace
 from keystep.search.reporting.report_formats import Block, Figure, Report, Section, write_report
-from keystep.search.spec_io import load_spec
+from keystep.search.spec.loading import load_spec
 from tests.benchmarks.report_files import REPORTS
 
 SECONDS = 0.02  # of an evaluation of one image at 512 px and batch 8: taken for granted, not measured

@@ -20,15 +20,15 @@ import ray
 import torch
 
 from keystep.core.config import Refinement
+from keystep.search.choice.selection import Candidate, select
 from keystep.search.images.evaluator import Evaluator
-from keystep.search.images.schedule import timesteps_of
-from keystep.search.instances import make_parts
-from keystep.search.ray_runtime import start_ray
-from keystep.search.selection import Candidate, select
+from keystep.search.runtime.ray_runtime import start_ray
 from keystep.search.settings.space import Space
-from keystep.search.spec import SearchSpec
-from keystep.search.spec_io import load_spec
-from keystep.search.tuning import run_trials
+from keystep.search.spec.instances import make_parts
+from keystep.search.spec.loading import load_spec
+from keystep.search.spec.schedule import timesteps_of
+from keystep.search.spec.search_spec import SearchSpec
+from keystep.search.stages.tuning import run_trials
 from keystep.search.work.pool import WorkerPool
 from tests.benchmarks.report_files import report_path, this_cpu
 

@@ -20,12 +20,12 @@ import pyarrow as pa
 
 from keystep.core.config import Refinement
 from keystep.search.images.evaluator import Evaluator
-from keystep.search.images.schedule import timesteps_of
-from keystep.search.instances import make_parts
 from keystep.search.replaying.recorded_grid import GRIDS, save_grid
 from keystep.search.settings.space import Space
-from keystep.search.spec import SearchSpec
-from keystep.search.spec_io import load_spec
+from keystep.search.spec.instances import make_parts
+from keystep.search.spec.loading import load_spec
+from keystep.search.spec.schedule import timesteps_of
+from keystep.search.spec.search_spec import SearchSpec
 from keystep.search.work.evaluators import evaluator_for
 
 COMMON = (

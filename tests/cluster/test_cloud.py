@@ -9,7 +9,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from keystep.cluster.targets import TARGETS
 from keystep.cluster.targets.cloud import CloudOptions
-from keystep.search.spec_io import load_spec
+from keystep.search.spec.loading import load_spec
 from tests.cluster.tiny import keystep, programs_in, search_id, spec_in
 
 IMAGE = "registry.example/keystep:0.1.0"

@@ -9,18 +9,18 @@ import pytest
 
 from keystep.cluster.commands.estimate import LOADING_SECONDS, STORAGE_MEGABYTES
 from keystep.cluster.commands.estimate import estimate as command
-from keystep.cluster.driver_pace import SECONDS_PER_RESULT, SECONDS_PER_TRIAL
-from keystep.cluster.estimate import Estimate, estimate, workers_on
-from keystep.cluster.estimate_report import draw, duration, report, to_json
-from keystep.cluster.limits import saturation
-from keystep.cluster.replayed import NUM_REPLAYS, replayed_trials
-from keystep.cluster.simulation import Pace, simulate
-from keystep.cluster.workload import Workload, expected_work, plain_work, settings_of
+from keystep.cluster.estimating.driver_pace import SECONDS_PER_RESULT, SECONDS_PER_TRIAL
+from keystep.cluster.estimating.estimate import Estimate, estimate, workers_on
+from keystep.cluster.estimating.estimate_report import draw, duration, report, to_json
+from keystep.cluster.estimating.limits import saturation
+from keystep.cluster.estimating.replayed import NUM_REPLAYS, replayed_trials
+from keystep.cluster.estimating.simulation import Pace, simulate
+from keystep.cluster.estimating.workload import Workload, expected_work, plain_work, settings_of
 from keystep.search.images.evaluator import Evaluator
-from keystep.search.instances import make_parts
 from keystep.search.reporting.report_formats import Table, to_html
 from keystep.search.settings.space import Space
-from keystep.search.spec_io import load_spec
+from keystep.search.spec.instances import make_parts
+from keystep.search.spec.loading import load_spec
 from tests.search.evaluator_cases import STEPS, small_spec
 from tests.search.small_search import make_spec
 from tests.search.test_replay import _grid as stand_in_grid
@@ -214,7 +214,7 @@ def test_the_command_prints_and_draws(
 ) -> None:
     """With the pruning of searches replayed on a grid of the stand-in."""
     recorded = stand_in_grid(make_spec(tmp_path))
-    monkeypatch.setattr("keystep.cluster.replayed.load_grid", lambda: recorded)
+    monkeypatch.setattr("keystep.cluster.estimating.replayed.load_grid", lambda: recorded)
     plot = tmp_path / "cost.png"
     optuna.logging.set_verbosity(optuna.logging.INFO)
     command("shapes-sd", None, 0.01, measure=False, price=1.5, gpus="8,1", storage=500.0, as_json=True, plot=plot)

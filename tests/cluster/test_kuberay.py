@@ -9,7 +9,7 @@ import yaml
 
 from keystep.cluster.targets import TARGETS
 from keystep.cluster.targets.kuberay import KubeRayOptions, state_of
-from keystep.search.spec_io import load_spec
+from keystep.search.spec.loading import load_spec
 from tests.cluster.rayjob_facts import RAYJOB, broken
 
 IMAGE = "registry.example/keystep:0.1.0"

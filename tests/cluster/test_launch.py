@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from keystep.cluster.launch import spec_to_launch
-from keystep.cluster.launches import Launch, find_launch
+from keystep.cluster.launching.launch import spec_to_launch
+from keystep.cluster.sending.launches import Launch, find_launch
 from keystep.cluster.targets import TARGETS
-from keystep.search.spec_io import load_spec, parse_spec
+from keystep.search.spec.loading import load_spec, parse_spec
 from tests.cluster.tiny import keystep, programs_in, search_id, spec_in
 
 SECRET = "hunter2-s3cr3t"

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from keystep.cluster.targets.local import Local
-from keystep.search.stored_searches import load_result
+from keystep.search.choice.stored_searches import load_result
 from tests.cluster.tiny import ROOT, TRIALS, keystep, search_id, spec_in
 
 LISTENING = """
 import json, os, psutil, ray
-from keystep.search.ray_runtime import start_ray
+from keystep.search.runtime.ray_runtime import start_ray
 start_ray()
 processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
 sockets = [each for process in processes for each in process.net_connections("inet") if each.status == "LISTEN"]

@@ -8,15 +8,15 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import keystep.cluster.cli
-from keystep.cluster.checks_report import report as checks_report
-from keystep.cluster.estimate import Estimate, estimate
-from keystep.cluster.estimate_report import report
-from keystep.cluster.node_checks import Check
-from keystep.cluster.simulation import Pace
+from keystep.cluster.checks.checks_report import report as checks_report
+from keystep.cluster.checks.node_checks import Check
+from keystep.cluster.estimating.estimate import Estimate, estimate
+from keystep.cluster.estimating.estimate_report import report
+from keystep.cluster.estimating.simulation import Pace
 from keystep.search.cli import build_app
 from keystep.search.reporting.fitted_table import FittedTable
 from keystep.search.reporting.report_formats import Report, Table
-from keystep.search.spec_io import load_spec
+from keystep.search.spec.loading import load_spec
 from tests.search.whole_cells import check_shown
 
 NARROW = (80, 60)

@@ -14,10 +14,10 @@ from ray.cluster_utils import Cluster
 
 from keystep.search.images.evaluator import Evaluator
 from keystep.search.images.models import latents_folder
-from keystep.search.instances import make_parts
-from keystep.search.ray_runtime import start_ray
+from keystep.search.runtime.ray_runtime import start_ray
 from keystep.search.settings.ledger import TrialRecord
-from keystep.search.spec import SearchSpec, StorageSpec
+from keystep.search.spec.instances import make_parts
+from keystep.search.spec.search_spec import SearchSpec, StorageSpec
 from tests.search.by_hand import drive
 from tests.search.evaluator_cases import refined, small_spec
 from tests.search.small_search import (

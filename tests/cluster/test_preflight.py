@@ -11,13 +11,13 @@ import typer
 import yaml
 from ray.cluster_utils import Cluster
 
-from keystep.cluster import node_checks
+from keystep.cluster.checks import node_checks
+from keystep.cluster.checks.node_checks import Check
+from keystep.cluster.checks.node_facts import WorkFacts
+from keystep.cluster.checks.preflight import doctor
+from keystep.cluster.checks.tracking_check import tracking_trouble
 from keystep.cluster.commands.doctor import doctor as command
-from keystep.cluster.node_checks import Check
-from keystep.cluster.node_facts import WorkFacts
-from keystep.cluster.preflight import doctor
-from keystep.cluster.tracking_check import tracking_trouble
-from keystep.search.spec import SearchSpec
+from keystep.search.spec.search_spec import SearchSpec
 from tests.search.evaluator_cases import small_spec
 
 NAMES = [

@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from keystep.cluster.limits import limit_of, lookahead_for, saturation
-from keystep.cluster.simulation import BACKLOG, LEAVING, Pace, simulate
-from keystep.cluster.workload import BlockWork, Workload
+from keystep.cluster.estimating.limits import limit_of, lookahead_for, saturation
+from keystep.cluster.estimating.simulation import BACKLOG, LEAVING, Pace, simulate
+from keystep.cluster.estimating.workload import BlockWork, Workload
 
 ONE = Pace(evaluation=1.0)
 

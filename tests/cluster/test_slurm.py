@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from keystep.cluster.targets import TARGETS
-from keystep.search.stored_searches import load_result
+from keystep.search.choice.stored_searches import load_result
 from tests.cluster.tiny import ROOT, TRIALS, keystep, programs_in, search_id, spec_in
 
 NODES = ["127.0.0.2", "127.0.0.3"]

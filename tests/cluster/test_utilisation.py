@@ -15,12 +15,12 @@ import ray
 from ray import tune
 from ray.cluster_utils import Cluster
 
-from keystep.cluster.simulation import Pace, Simulated, simulate
-from keystep.cluster.workload import BlockWork, Workload
-from keystep.search.ray_runtime import start_ray
+from keystep.cluster.estimating.simulation import Pace, Simulated, simulate
+from keystep.cluster.estimating.workload import BlockWork, Workload
+from keystep.search.runtime.ray_runtime import start_ray
 from keystep.search.settings.ledger import TrialRecord
 from keystep.search.settings.rounds import first_decision
-from keystep.search.spec import SearchSpec
+from keystep.search.spec.search_spec import SearchSpec
 from tests.search.by_hand import drive
 from tests.search.small_search import logged, make_spec, run, summary, surroundings, wait_for
 from tests.search.stand_in import store_of

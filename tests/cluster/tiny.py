@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from keystep.cluster.cli import commands
 from keystep.search.cli import build_app
-from keystep.search.spec_io import load_spec
+from keystep.search.spec.loading import load_spec
 
 ROOT = Path(__file__).parents[2]
 TRIALS = 2

@@ -5,11 +5,11 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from keystep.search.instances import Part
 from keystep.search.settings.journal import open_journal
 from keystep.search.settings.ledger import TrialRecord
 from keystep.search.settings.suggest import KeystepSearch
-from keystep.search.spec import SearchSpec
+from keystep.search.spec.instances import Part
+from keystep.search.spec.search_spec import SearchSpec
 from tests.search.small_search import surroundings
 from tests.search.stand_in import outcome
 

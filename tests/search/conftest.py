@@ -7,7 +7,7 @@ import pytest
 import ray
 from click.testing import Result
 
-from keystep.search.result import SearchResult
+from keystep.search.choice.result import SearchResult
 from tests.search.whole_search import Reader, keystep_search
 
 

@@ -9,8 +9,8 @@ import torch
 
 from keystep.core.config import GSNg, IterRef, Refinement
 from keystep.search.images.outcomes import Outcome
-from keystep.search.instances import Instance, Part, make_parts
-from keystep.search.spec import SearchSpec
+from keystep.search.spec.instances import Instance, Part, make_parts
+from keystep.search.spec.search_spec import SearchSpec
 
 STEPS = 6
 GUIDANCE = 1.5

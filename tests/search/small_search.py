@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from keystep.search.instances import Part, make_parts
 from keystep.search.settings.ledger import TrialRecord
 from keystep.search.settings.space import Space
-from keystep.search.spec import SearchSpec
-from keystep.search.tuning import run_trials, start_ray
+from keystep.search.spec.instances import Part, make_parts
+from keystep.search.spec.search_spec import SearchSpec
+from keystep.search.stages.tuning import run_trials, start_ray
 from keystep.search.work.pool import WorkerPool
 from tests.search.stand_in import PLAY, outcome, setting_key, store_of
 

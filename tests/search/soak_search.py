@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from functools import partial
 
 from keystep.core.config import Refinement
-from keystep.search import runner
 from keystep.search.cli import main
 from keystep.search.images.evaluator import Evaluator
 from keystep.search.images.outcomes import Outcome
-from keystep.search.instances import Instance
+from keystep.search.spec.instances import Instance
+from keystep.search.stages import runner
 
 SECONDS = "KEYSTEP_SOAK_SECONDS"
 

@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from keystep.search.spec import SearchSpec
+from keystep.search.spec.search_spec import SearchSpec
 
 PLAIN: dict[str, Any] = {
     "name": "small",

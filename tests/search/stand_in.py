@@ -17,8 +17,8 @@ import ray
 
 from keystep.core.config import Refinement
 from keystep.search.images.outcomes import Outcome
-from keystep.search.instances import Instance
-from keystep.search.spec import SearchSpec
+from keystep.search.spec.instances import Instance
+from keystep.search.spec.search_spec import SearchSpec
 
 BEST_STEP = 3
 PLAY = "play.json"

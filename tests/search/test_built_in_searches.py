@@ -6,9 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from keystep.core.config import StepConfig
+from keystep.search.choice.result import SearchResult
 from keystep.search.cli import build_app
-from keystep.search.result import SearchResult
-from keystep.search.storage import Storage
+from keystep.search.storing.storage import Storage
 
 
 @pytest.mark.slow

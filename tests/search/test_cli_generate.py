@@ -14,7 +14,7 @@ from keystep.evaluation.image_source import find_images
 from keystep.evaluation.prompt_io import read_prompts
 from keystep.search.cli import build_app
 from keystep.search.commands.generate import parse_seeds
-from keystep.search.mentioned import mentioned_entities
+from keystep.search.commands.mentioned import mentioned_entities
 
 TEXT = "a photo of a red circle and a blue star"
 CONFIG = StepConfig(

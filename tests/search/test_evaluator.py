@@ -14,9 +14,9 @@ from keystep.core.generation import load_pipeline
 from keystep.core.prompts import Entity, Prompt
 from keystep.evaluation.tiam import score_detections
 from keystep.search.images.evaluator import Evaluator
-from keystep.search.instances import Instance, make_parts
 from keystep.search.replaying.replay_costs import Reuse
 from keystep.search.settings.space import Space
+from keystep.search.spec.instances import Instance, make_parts
 from tests.search.evaluator_cases import (
     STEPS,
     counted_evaluations,

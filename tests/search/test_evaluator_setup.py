@@ -10,8 +10,8 @@ import torch
 from keystep.core.prompts import Entity, Prompt
 from keystep.search.images.evaluator import Evaluator
 from keystep.search.images.outcomes import OutcomeStore
-from keystep.search.instances import Instance
-from keystep.search.spec import SearchSpec
+from keystep.search.spec.instances import Instance
+from keystep.search.spec.search_spec import SearchSpec
 from keystep.search.work.evaluators import evaluator_for
 from tests.search.evaluator_cases import STEPS, small_spec, validation
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from keystep.core.config import GSNg, Refinement
-from keystep.search.findings import LEAST_SECONDS, MOST_SHARE, Findings
+from keystep.search.checks.preflight import Preflight
+from keystep.search.choice.result import SearchResult
+from keystep.search.choice.stored_searches import load_result
 from keystep.search.images.outcomes import Outcome
-from keystep.search.preflight import Preflight
-from keystep.search.result import SearchResult
 from keystep.search.settings.ledger import TrialRecord
-from keystep.search.spec import StorageSpec
-from keystep.search.stored_searches import load_result
+from keystep.search.spec.search_spec import StorageSpec
+from keystep.search.stages.findings import LEAST_SECONDS, MOST_SHARE, Findings
 from tests.search.found_search import TIMESTEPS, WINNER, part, spec
 
 

@@ -6,14 +6,14 @@ import pytest
 from click.testing import Result
 
 from keystep.evaluation.clip import load_clip
-from keystep.search import finished, runner
-from keystep.search.finished import finished_result
+from keystep.search.choice.result import SearchResult
+from keystep.search.choice.stored_searches import search_folder
 from keystep.search.images.evaluator import Evaluator
-from keystep.search.instances import make_parts
-from keystep.search.result import SearchResult
-from keystep.search.spec import MetricsSpec
-from keystep.search.spec_io import load_spec
-from keystep.search.stored_searches import search_folder
+from keystep.search.spec.instances import make_parts
+from keystep.search.spec.loading import load_spec
+from keystep.search.spec.search_spec import MetricsSpec
+from keystep.search.stages import finished, runner
+from keystep.search.stages.finished import finished_result
 from tests.search.whole_search import Reader, contents, keystep_search, result_in, runs_in, spec_in
 
 pytestmark = pytest.mark.usefixtures("quick_workers")

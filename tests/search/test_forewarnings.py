@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from keystep.search.forewarnings import forewarnings
-from keystep.search.instances import make_parts
-from keystep.search.spec import SearchSpec
+from keystep.search.checks.forewarnings import forewarnings
+from keystep.search.spec.instances import make_parts
+from keystep.search.spec.search_spec import SearchSpec
 from tests.search.found_search import outcomes, part
 from tests.search.small_search import TIMESTEPS, make_spec
 

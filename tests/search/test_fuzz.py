@@ -16,8 +16,8 @@ from keystep.core.config import StepConfig
 from keystep.evaluation.bounded_yaml import load_yaml
 from keystep.evaluation.prompt_io import load_prompt_set
 from keystep.search.cli import build_app, commands
-from keystep.search.prompt_parts import split_sets
-from keystep.search.spec_io import load_spec
+from keystep.search.spec.loading import load_spec
+from keystep.search.spec.prompt_parts import split_sets
 from tests.search.specs import plain
 from tests.search.spoiling import BOMB, CONFIG, EXTREME, SECONDS, deep, in_yaml, places, replaced, spoilt, told
 

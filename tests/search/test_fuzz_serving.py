@@ -18,7 +18,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     import mlflow.pyfunc.scoring_server as server
     from fastapi.testclient import TestClient
 
-    from keystep.search import step_model
+    from keystep.search.shipping import step_model
 
     folder = tmp_path_factory.mktemp("served")
     CONFIG.save(folder / "step_config.json")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from keystep.core.prompts import Entity, Prompt
 from keystep.evaluation.prompt_sets import PromptSet, noun_set
-from keystep.search.instances import Part, make_part, make_parts
-from keystep.search.spec import SearchSpec
+from keystep.search.spec.instances import Part, make_part, make_parts
+from keystep.search.spec.search_spec import SearchSpec
 from tests.search.specs import plain, small_spec
 
 ALL = ["shapes_two", "shapes_two_colored", "shapes_three", "shapes_three_colored"]

@@ -14,7 +14,7 @@ from pyarrow.fs import LocalFileSystem
 
 from keystep.search.settings.journal import FileJournal, Journal, ObjectJournal, forget, open_journal
 from keystep.search.settings.study import read_study
-from keystep.search.storage import Storage
+from keystep.search.storing.storage import Storage
 
 OPENERS: dict[str, Callable[[Path], Journal]] = {
     "file": lambda folder: FileJournal(folder / "study.log"),

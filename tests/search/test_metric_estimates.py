@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from keystep.core.config import StepConfig
-from keystep.search.exporting import step_config
-from keystep.search.metric_estimates import MetricsFound, metric_found
+from keystep.search.choice.metric_estimates import MetricsFound, metric_found
+from keystep.search.choice.result import SearchResult
 from keystep.search.reporting.report import metrics_table, report
-from keystep.search.result import SearchResult
-from keystep.search.spec import MetricsSpec
-from keystep.search.storage import Storage
+from keystep.search.shipping.exporting import step_config
+from keystep.search.spec.search_spec import MetricsSpec
+from keystep.search.storing.storage import Storage
 from keystep.search.tracking.run_fields import metric_values
 from tests.search.found_search import finished, part, spec
 

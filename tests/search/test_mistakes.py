@@ -17,8 +17,8 @@ from keystep import Entity, IterRef, LossWeights, Prompt, SamplerConfig, StepCon
 from keystep.core.config import Refinement
 from keystep.search.cli import build_app
 from keystep.search.images.evaluator import Evaluator
-from keystep.search.instances import make_parts
-from keystep.search.spec_io import load_spec
+from keystep.search.spec.instances import make_parts
+from keystep.search.spec.loading import load_spec
 from keystep.search.tracking.tracker import Tracker
 from tests.search.found_search import stored
 

@@ -12,13 +12,13 @@ from keystep.core.config import GSNg, IterRef, Refinement
 from keystep.evaluation.metric_names import METRICS
 from keystep.evaluation.prompt_sets import STANDARD_SETS
 from keystep.evaluation.statistics import interval
+from keystep.search.choice.metric_estimates import MetricFound, MetricsFound
+from keystep.search.choice.result import setting_row
 from keystep.search.cli import build_app
-from keystep.search.metric_estimates import MetricFound, MetricsFound
 from keystep.search.reporting.fitted_table import FittedTable
 from keystep.search.reporting.report import report
 from keystep.search.reporting.report_formats import Command, Report, Section, Table, show
-from keystep.search.reporting.settings_text import setting_text
-from keystep.search.result import setting_row
+from keystep.search.settings.settings_text import setting_text
 from tests.search.found_search import finished, outcomes, part, stored
 from tests.search.whole_cells import check_shown
 

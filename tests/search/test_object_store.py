@@ -12,9 +12,9 @@ from click.testing import Result
 from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner
 
+from keystep.search.choice.stored_searches import load_result
 from keystep.search.cli import build_app
-from keystep.search.storage import Storage
-from keystep.search.stored_searches import load_result
+from keystep.search.storing.storage import Storage
 from tests.search.mlflow_server import free_port
 from tests.search.whole_search import CONFIRMED, PLAIN, PROMPTS, TRIALS
 

@@ -14,8 +14,8 @@ from pyarrow import fs
 from keystep.core.config import GSNg, IterRef, LossWeights, Refinement
 from keystep.core.prompts import Entity, Prompt
 from keystep.core.seals import DamagedFile
-from keystep.search import storage
 from keystep.search.images.outcomes import Outcome, OutcomeStore, setting_id
+from keystep.search.storing import storage
 
 SETTING = Refinement(iterref=IterRef(step_index=3))
 FORK = multiprocessing.get_context("fork")

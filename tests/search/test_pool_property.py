@@ -14,7 +14,7 @@ from keystep.search.settings.journal import open_journal
 from keystep.search.settings.ledger import TrialRecord
 from keystep.search.settings.rounds import first_decision
 from keystep.search.settings.suggest import KeystepSearch
-from keystep.search.spec import SearchSpec
+from keystep.search.spec.search_spec import SearchSpec
 from keystep.search.work.queue import Unit, WorkQueue
 from tests.search.by_hand import drive, result_of
 from tests.search.small_search import make_spec, summary, surroundings, winner

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from keystep.search.choice.search_costs import SearchCosts
 from keystep.search.reporting import progress
 from keystep.search.reporting.progress import Images, SearchView, ViewCallback, Watched
-from keystep.search.search_costs import SearchCosts
 
 
 class Clock:

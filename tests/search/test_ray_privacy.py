@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from keystep.search.ray_privacy import keep_token_private
+from keystep.search.runtime.ray_privacy import keep_token_private
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def test_none_is_made_where_ray_would_make_none(
 
 STARTED = """
 import pathlib, ray
-from keystep.search.ray_runtime import start_ray
+from keystep.search.runtime.ray_runtime import start_ray
 start_ray()
 session = pathlib.Path(ray._private.worker._global_node.get_session_dir_path())
 print(oct(session.stat().st_mode), oct((pathlib.Path.home() / ".ray/auth_token").stat().st_mode))

@@ -10,10 +10,10 @@ import pytest
 import ray
 from typer.testing import CliRunner
 
-from keystep.search import ray_trouble
 from keystep.search.cli import build_app
-from keystep.search.ray_runtime import start_ray
-from keystep.search.ray_trouble import GENERAL, what_is_wrong, what_stops_it
+from keystep.search.runtime import ray_trouble
+from keystep.search.runtime.ray_runtime import start_ray
+from keystep.search.runtime.ray_trouble import GENERAL, what_is_wrong, what_stops_it
 from tests.search.ray_family import Running
 from tests.search.test_ray_watch import small_disk
 from tests.search.whole_search import spec_in
@@ -53,7 +53,7 @@ def test_a_port_where_something_else_listens(monkeypatch: pytest.MonkeyPatch) ->
         other.listen(16)
         address = f"127.0.0.1:{other.getsockname()[1]}"
         code = (
-            "from keystep.search import ray_runtime\n"
+            "from keystep.search.runtime import ray_runtime\n"
             "ray_runtime.JOIN_SECONDS, ray_runtime.KNOCK_SECONDS = 3.0, 2.0\n"
             f"ray_runtime.start_ray('{address}')"
         )

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from keystep.search.ray_sessions import MARKER, remove_stale_sessions
+from keystep.search.runtime.ray_sessions import MARKER, remove_stale_sessions
 
 SCRIPT = """
 import os, signal, sys
-from keystep.search.ray_runtime import start_ray
+from keystep.search.runtime.ray_runtime import start_ray
 start_ray()
 import ray
 assert ray.is_initialized()

@@ -12,10 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from keystep.search.alarm import Alarm
-from keystep.search.failures import RayDied
-from keystep.search.ray_processes import RayProcesses
-from keystep.search.storage_watch import StorageWatch
+from keystep.search.runtime.alarm import Alarm
+from keystep.search.runtime.failures import RayDied
+from keystep.search.runtime.ray_processes import RayProcesses
+from keystep.search.runtime.storage_watch import StorageWatch
 from tests.search.ray_family import Running
 from tests.search.whole_search import found_in, result_in, spec_in
 
@@ -60,7 +60,7 @@ def test_what_the_main_thread_ends_with_may_have_that_cause() -> None:
 
 def test_a_main_thread_that_does_not_leave_is_ended() -> None:
     code = (
-        "import threading\nfrom keystep.search.alarm import Alarm\n"
+        "import threading\nfrom keystep.search.runtime.alarm import Alarm\n"
         "with Alarm(grace=1.0) as alarm:\n"
         "    threading.Timer(0.1, alarm.ring, [OSError('no more disk')]).start()\n"
         "    while True:\n"
@@ -107,7 +107,7 @@ def read_only(folder: Path, yes: bool = True) -> None:
 
 
 def test_storage_that_turns_read_only_rings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keystep.search.storage_watch.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("keystep.search.runtime.storage_watch.LOOK_SECONDS", 0.1)
     with small_disk(tmp_path / "disk") as disk, pytest.raises(OSError) as told, Alarm() as alarm:
         (disk / "runs" / "searches" / "one").mkdir(parents=True)
         watch = StorageWatch(alarm, str(disk / "runs"), "searches/one")
@@ -121,7 +121,7 @@ def test_storage_that_turns_read_only_rings(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_storage_is_asked_for_nothing_before_the_search_has_a_folder(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("keystep.search.storage_watch.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("keystep.search.runtime.storage_watch.LOOK_SECONDS", 0.05)
     alarm = Alarm()
     watch = StorageWatch(alarm, str(tmp_path / "runs"), "searches/one")
     watch.start()

@@ -7,12 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from keystep.core.config import LossWeights, Refinement
-from keystep.search.instances import make_parts
 from keystep.search.replaying.recorded_grid import RecordedGrid, load_grid
 from keystep.search.replaying.replay import Replay, replay
 from keystep.search.replaying.replay_costs import Reuse, evaluations_alone
 from keystep.search.settings.space import Space
-from keystep.search.spec import SearchSpec
+from keystep.search.spec.instances import make_parts
+from keystep.search.spec.search_spec import SearchSpec
 from tests.search.evaluator_cases import STEPS, small_spec, validation
 from tests.search.small_search import TIMESTEPS, make_spec, run
 from tests.search.stand_in import outcome

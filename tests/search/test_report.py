@@ -11,10 +11,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from keystep.core.config import GSNg, IterRef, Refinement
+from keystep.search.choice.result import setting_row
 from keystep.search.cli import build_app
 from keystep.search.reporting.report import curve, curve_table, report, settings_table
 from keystep.search.reporting.report_formats import Figure, Report, Section, Table, to_html, write_report
-from keystep.search.result import setting_row
 from tests.search.found_search import finished, outcomes, part, stored
 
 NASTY = "<script>alert('x')</script> | `a` *b*"

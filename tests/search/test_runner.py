@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from keystep.search.choice.result import SearchResult
 from keystep.search.reporting.report import report
-from keystep.search.result import SearchResult
 from keystep.search.settings.journal import sole_driver
 from tests.search.whole_search import (
     CONFIRMED,

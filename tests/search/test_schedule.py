@@ -10,9 +10,9 @@ from keystep.core.backbones import backbone_for
 from keystep.core.generation import load_pipeline
 from keystep.core.sampling import Sampler
 from keystep.core.schedulers import MEMORY
-from keystep.search.images.schedule import timesteps_of
 from keystep.search.settings.space import Space
-from keystep.search.spec_io import load_spec
+from keystep.search.spec.loading import load_spec
+from keystep.search.spec.schedule import timesteps_of
 from tests.search.specs import small_spec
 
 FLOW = "FlowMatchEulerDiscreteScheduler"

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 import keystep.cluster.cli
 from keystep.search.cli import build_app, commands
 from keystep.search.reporting.report import print_report
-from keystep.search.secrets import MASK, masked
-from keystep.search.spec import SearchSpec
+from keystep.search.spec.search_spec import SearchSpec
+from keystep.search.storing.secrets import MASK, masked
 from keystep.search.tracking.run_fields import experiment_name
 from keystep.search.tracking.spool import event
 from tests.search.found_search import finished

@@ -8,10 +8,18 @@ import pytest
 from scipy import stats
 
 from keystep.core.config import IterRef, Refinement
-from keystep.search.reporting.settings_text import setting_text
-from keystep.search.result import trial_row
-from keystep.search.selection import Candidate, Measured, estimate, estimates_by_set, select, verdict, within_noise
+from keystep.search.choice.result import trial_row
+from keystep.search.choice.selection import (
+    Candidate,
+    Measured,
+    estimate,
+    estimates_by_set,
+    select,
+    verdict,
+    within_noise,
+)
 from keystep.search.settings.ledger import TrialRecord
+from keystep.search.settings.settings_text import setting_text
 from tests.search.found_search import RUNNER_UP, WINNER, outcomes, part
 
 

@@ -25,8 +25,8 @@ from typer.testing import CliRunner
 from keystep.core.config import StepConfig
 from keystep.core.generation import generate, load_pipeline
 from keystep.core.prompts import Entity, Prompt
+from keystep.search.choice.stored_searches import load_result
 from keystep.search.cli import build_app
-from keystep.search.stored_searches import load_result
 from tests.search.found_search import stored
 
 START_SECONDS = 300  # a busy machine imports torch slowly

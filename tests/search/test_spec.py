@@ -8,7 +8,7 @@ import pytest
 
 from keystep.core.config import AttentionChoice, GSNg
 from keystep.evaluation.tiam import TiamSettings
-from keystep.search.spec import Range, SearchSpec, SpaceSpec
+from keystep.search.spec.search_spec import Range, SearchSpec, SpaceSpec
 from tests.search.specs import plain, small_spec
 
 

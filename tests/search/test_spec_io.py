@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keystep.core.config import GSNg
-from keystep.search.spec import Range, SearchSpec
-from keystep.search.spec_io import BUILT_IN, DEFAULT_SPEC, built_in_text, load_spec, parse_spec, spec_yaml
-from keystep.search.spec_text import field_comments
+from keystep.search.spec.loading import BUILT_IN, DEFAULT_SPEC, built_in_text, load_spec, parse_spec, spec_yaml
+from keystep.search.spec.search_spec import Range, SearchSpec
+from keystep.search.spec.text import field_comments
 from tests.benchmarks.shapes_fitness import SAMPLERS
 from tests.search.specs import plain, small_spec
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from keystep.search.secrets import masked
+from keystep.search.storing.secrets import masked
 from keystep.search.tracking.spool import Spool, event
 
 

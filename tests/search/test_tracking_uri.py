@@ -6,11 +6,11 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
-from keystep.cluster.tracking_check import tracking_trouble
+from keystep.cluster.checks.tracking_check import tracking_trouble
 from keystep.search.cli import build_app
-from keystep.search.serving import _store
-from keystep.search.spec import TrackingSpec
-from keystep.search.spec_io import load_spec
+from keystep.search.shipping.serving import _store
+from keystep.search.spec.loading import load_spec
+from keystep.search.spec.search_spec import TrackingSpec
 from keystep.search.tracking.tracker import Tracker
 from keystep.search.tracking.tracking_uri import tracking_uri
 from keystep.search.tracking.ui_server import find_store

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from keystep.search.result import SearchResult
-from keystep.search.storage import Storage
+from keystep.search.choice.result import SearchResult
+from keystep.search.storing.storage import Storage
 from tests.search.whole_search import PROMPTS, ROOT, found_in, keystep_search, shards, spec_in, without_times
 
 pytestmark = pytest.mark.usefixtures("quick_workers")

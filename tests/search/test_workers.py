@@ -15,11 +15,11 @@ from ray.exceptions import ActorDiedError, RayTaskError
 
 from keystep.core.config import Refinement
 from keystep.core.prompts import Entity, Prompt
-from keystep.search.failures import WorkFailed, in_a_line
+from keystep.search.checks.preflight import inspect
 from keystep.search.images.evaluator import Evaluator
 from keystep.search.images.outcomes import Outcome
-from keystep.search.instances import Instance, make_parts
-from keystep.search.preflight import inspect
+from keystep.search.runtime.failures import WorkFailed, in_a_line
+from keystep.search.spec.instances import Instance, make_parts
 from keystep.search.work.batches import BlockDone
 from keystep.search.work.pool import WorkerPool
 from keystep.search.work.trial import StepTrial

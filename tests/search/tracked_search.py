@@ -5,12 +5,12 @@ import time
 from pathlib import Path
 
 from keystep.core.config import GSNg, IterRef, Refinement
-from keystep.search.instances import make_parts
-from keystep.search.result import Chosen
-from keystep.search.selection import Candidate, Measured, select, verdict
+from keystep.search.choice.result import Chosen
+from keystep.search.choice.selection import Candidate, Measured, select, verdict
 from keystep.search.settings.ledger import TrialRecord
 from keystep.search.settings.space import Space
-from keystep.search.spec import SearchSpec
+from keystep.search.spec.instances import make_parts
+from keystep.search.spec.search_spec import SearchSpec
 from keystep.search.tracking.tracker import Tracker
 
 TIMESTEPS = tuple(float(t) for t in range(901, 0, -100))

@@ -10,9 +10,9 @@ from click.testing import Result
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
+from keystep.search.choice.result import SearchResult
 from keystep.search.cli import build_app
-from keystep.search.result import SearchResult
-from keystep.search.storage import Storage
+from keystep.search.storing.storage import Storage
 from tests.search.tracked_search import runs_of
 
 ROOT = Path(__file__).parents[2]

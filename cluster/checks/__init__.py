@@ -1,0 +1,1 @@
+"""Whether a search would run where it shall run."""

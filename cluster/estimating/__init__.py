@@ -1,0 +1,1 @@
+"""What a search will cost, by a clock in place of GPUs."""

@@ -1,0 +1,1 @@
+"""Send a search to a target, and see how far it is."""

@@ -1,0 +1,1 @@
+"""What leaves this machine, by which programs, and where it went."""

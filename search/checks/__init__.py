@@ -1,0 +1,1 @@
+"""What can be said of a search before its trials: mistakes, and what makes it weak."""

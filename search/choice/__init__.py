@@ -1,0 +1,1 @@
+"""What was measured, which setting is best, and the result that says so."""

@@ -1,0 +1,1 @@
+"""What is asked: the spec of a search, and what follows from it before anything is computed."""

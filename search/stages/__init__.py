@@ -1,0 +1,1 @@
+"""A whole search from its spec to its result, stage by stage."""

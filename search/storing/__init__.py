@@ -1,0 +1,1 @@
+"""Where a search keeps what it made, and what must not get there: passwords."""
