@@ -1,10 +1,9 @@
 """What AWS and Google Cloud call a machine: the on-demand head, and the spot machines that do the work."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from keystep.cluster.targets.cloud import CloudOptions
+from keystep.cluster.targets.cloud_options import CloudOptions
 
 HEAD_DISK, WORKER_DISK = 100, 200  # gigabytes; the image and the models need some
 
@@ -33,7 +32,7 @@ PROVIDERS = {
 GCP_IMAGE = "projects/deeplearning-platform-release/global/images/family/common-cu128-ubuntu-2204-nvidia-570"
 
 
-def provider_section(options: "CloudOptions") -> dict[str, Any]:
+def provider_section(options: CloudOptions) -> dict[str, Any]:
     """`provider` of the launcher's configuration."""
     region = options.region or PROVIDERS[options.provider].region
     section: dict[str, Any] = {"type": options.provider, "region": region}
@@ -46,7 +45,7 @@ def provider_section(options: "CloudOptions") -> dict[str, Any]:
     return section
 
 
-def node_types(options: "CloudOptions") -> tuple[dict[str, Any], dict[str, Any]]:
+def node_types(options: CloudOptions) -> tuple[dict[str, Any], dict[str, Any]]:
     """Head and spot machines, as `available_node_types` has them. The head offers no CPU: it drives the search."""
     usual = PROVIDERS[options.provider]
     head_type, worker_type = options.head_type or usual.head_type, options.worker_type or usual.worker_type

@@ -2,66 +2,20 @@
 
 import json
 from collections.abc import Iterator
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from keystep.cluster.sending.portable import portable, spec_text, variables_needed
 from keystep.cluster.sending.programs import lines_of, require, run
 from keystep.cluster.sending.yaml_text import yaml_text
-from keystep.cluster.targets.base import (
-    MAX_CPUS,
-    MAX_GPUS,
-    MAX_NODES,
-    Folder,
-    Handle,
-    Image,
-    Label,
-    Options,
-    State,
-    Submission,
-    Target,
-    words,
-)
-from keystep.cluster.targets.rayjob import MOUNT, rayjob
-from keystep.core.frozen import FromList
+from keystep.cluster.targets.base import Handle, State, Submission, Target
+from keystep.cluster.targets.kuberay_options import KubeRayOptions
+from keystep.cluster.targets.rayjob import rayjob
 from keystep.search.spec.search_spec import SearchSpec
 from keystep.search.storing.storage import local_folder
 
 INSTALL = "install kubectl and let it point to the cluster (kubectl get nodes answers)"
-Quantity = Annotated[str, words(r"[1-9]\d*(Mi|Gi|Ti|M|G|T)", "a size such as 32Gi")]
 WAITING = frozenset({"", "Initializing", "Waiting", "Suspended", "Suspending", "Retrying", "Scheduling", "Scheduled"})
 ENDED = frozenset({"Complete", "Failed", "ValidationFailed"})
-
-
-class KubeRayOptions(Options):
-    """What the RayJob asks of Kubernetes.
-
-    Args:
-        image: with keystep in it, built from cluster/templates/Dockerfile.
-        namespace: of the RayJob.
-        nodes: GPU pods.
-        gpus: of each pod.
-        cpus: of each pod.
-        memory: of each pod.
-        claim: a PersistentVolumeClaim (ReadWriteMany) that all pods mount.
-        mount: where they mount it.
-        secret: Secrets whose keys become environment variables of all pods.
-        retries: how often a job that failed is tried again, on a new Ray cluster.
-        keep_seconds: how long an ended Ray cluster stays, for its logs.
-    """
-
-    image: Image
-    namespace: Label = "default"
-    nodes: int = Field(default=1, ge=1, le=MAX_NODES)
-    gpus: int = Field(default=1, ge=0, le=MAX_GPUS)
-    cpus: int = Field(default=8, ge=1, le=MAX_CPUS)
-    memory: Quantity = "32Gi"
-    claim: Label | None = None
-    mount: Folder = MOUNT
-    secret: Annotated[tuple[Label, ...], FromList] = ()
-    retries: int = Field(default=3, ge=0, le=1000)
-    keep_seconds: int = Field(default=600, ge=0, le=10**9)
 
 
 class KubeRay(Target):

@@ -1,15 +1,12 @@
 """The RayJob (ray.io/v1, KubeRay 1.5.1 or newer) that runs a search, as plain values."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 
 from keystep.cluster.targets.base import entrypoint
+from keystep.cluster.targets.kuberay_options import KubeRayOptions
 
-if TYPE_CHECKING:
-    from keystep.cluster.targets.kuberay import KubeRayOptions
-
-MOUNT = "/mnt/keystep"
 SPEC_FOLDER = "/etc/keystep"
 USER = 1000  # as in cluster/templates/Dockerfile
 SUBMITTER_RETRIES = 2
@@ -24,7 +21,7 @@ NOT_ROOT = {
 
 
 def rayjob(
-    search_id: str, metadata: dict[str, Any], options: "KubeRayOptions", env: tuple[str, ...] = ()
+    search_id: str, metadata: dict[str, Any], options: KubeRayOptions, env: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """A head without trials and `nodes` pods for them. Tokens are Ray's own, made by the operator in a Secret.
 
@@ -74,7 +71,7 @@ def rayjob(
 
 
 def _pod(
-    container: str, resources: dict[str, str], name: str, labels: dict[str, str], options: "KubeRayOptions"
+    container: str, resources: dict[str, str], name: str, labels: dict[str, str], options: KubeRayOptions
 ) -> dict[str, Any]:
     """A pod template of one container that may do nothing but compute."""
     volumes: list[dict[str, Any]] = [

@@ -8,7 +8,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from keystep.cluster.targets import TARGETS
-from keystep.cluster.targets.cloud import CloudOptions
+from keystep.cluster.targets.cloud_options import CloudOptions
 from keystep.search.spec.loading import load_spec
 from tests.cluster.tiny import keystep, programs_in, search_id, spec_in
 

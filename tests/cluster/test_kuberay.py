@@ -8,7 +8,8 @@ import ray
 import yaml
 
 from keystep.cluster.targets import TARGETS
-from keystep.cluster.targets.kuberay import KubeRayOptions, state_of
+from keystep.cluster.targets.kuberay import state_of
+from keystep.cluster.targets.kuberay_options import KubeRayOptions
 from keystep.search.spec.loading import load_spec
 from tests.cluster.rayjob_facts import RAYJOB, broken
 
