@@ -14,6 +14,7 @@ TARGETS: dict[str, Target] = {
     "slurm": Slurm(),
     "cloud": Cloud(),
 }
-"""Every target by its name; a new one is a new file, a line here, and options in `keystep.cluster.commands.launch`."""
+"""Every target by its name; a new one is a new file, a line here, and options in
+`keystep.cluster.commands.launch_options` that `launch` takes."""
 
 __all__ = ["TARGETS", "Handle", "Options", "State", "Submission", "Target"]
