@@ -10,11 +10,10 @@ from pathlib import Path
 
 from keystep.cluster.sending.portable import refuse_secrets, spec_text
 from keystep.cluster.targets.base import Handle, Options, State, Submission, Target
-from keystep.search.choice.stored_searches import SEARCHES
 from keystep.search.settings.journal import DRIVER_LOCK
 from keystep.search.spec.loading import parse_spec
 from keystep.search.spec.search_spec import SearchSpec
-from keystep.search.storing.storage import local_folder
+from keystep.search.storing.places import folder_on_disk
 
 PATIENCE = 60.0  # seconds that a search gets to stop
 
@@ -82,10 +81,10 @@ class Local(Target):
         """The process that drives the search, by the lock that it holds; an object store has none: by its number."""
         if handle["host"] != socket.gethostname():
             raise ValueError(f"it was launched on {handle['host']}: ask there")
-        folder = local_folder(handle["storage"])
+        folder = folder_on_disk(handle["storage"], handle["search_id"])
         if folder is None:
             return alive(int(handle["process"]))
-        return holder(folder / SEARCHES / handle["search_id"] / DRIVER_LOCK)
+        return holder(folder / DRIVER_LOCK)
 
 
 def _examine(spec: SearchSpec) -> None:

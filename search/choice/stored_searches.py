@@ -4,22 +4,11 @@ from pathlib import Path
 
 from keystep.search.choice.result import FILE_NAME, SearchResult
 from keystep.search.spec.search_spec import SearchSpec, StorageSpec
+from keystep.search.storing.places import SEARCHES, search_folder
 from keystep.search.storing.secrets import masked
-from keystep.search.storing.storage import Storage, cache_folder, local_folder
+from keystep.search.storing.storage import Storage
 
-SEARCHES = "searches"
 LEAST_PREFIX = 4  # characters of an id
-
-
-def search_folder(storage: str, search_id: str, *, read_only: bool = False) -> Storage:
-    """The folder of a search in a storage, by path or address. Errors as `keystep.search.storing.storage.Storage`'s."""
-    address, mark, options = storage.partition("?") if "://" in storage else (storage, "", "")
-    return Storage(f"{address.rstrip('/')}/{SEARCHES}/{search_id}{mark}{options}", read_only=read_only)
-
-
-def local_search_folder(spec: SearchSpec) -> Path:
-    """Where this machine keeps what waits to be sent: the search's folder, or for an object store one of the user's."""
-    return (local_folder(spec.storage.path) or cache_folder()) / SEARCHES / spec.search_id
 
 
 def stored_result(spec: SearchSpec) -> SearchResult | None:

@@ -14,7 +14,7 @@ from keystep.core.generation import load_pipeline
 from keystep.evaluation.detector import Detector
 from keystep.evaluation.detectors import load_detector
 from keystep.search.spec.search_spec import ModelSpec, SearchSpec, StorageSpec
-from keystep.search.storing.storage import cache_folder, local_folder
+from keystep.search.storing.places import kept_here
 
 
 def use_threads(cpus: float) -> None:
@@ -64,13 +64,10 @@ def detector_of(spec: SearchSpec) -> Detector:
 
 
 def latents_folder(storage: StorageSpec) -> Path:
-    """Where a worker keeps latents: as the spec says, else as `kept_folder`."""
-    return kept_folder(storage, "latents") if storage.latents_path is None else Path(storage.latents_path).expanduser()
-
-
-def kept_folder(storage: StorageSpec, name: str) -> Path:
-    """Where a worker keeps what can be made again: under the storage's path if that is a folder, else in the cache."""
-    return (local_folder(storage.path) or cache_folder()) / name
+    """Where a worker keeps latents: as the spec says, else among what it can make again."""
+    return (
+        kept_here(storage.path) / "latents" if storage.latents_path is None else Path(storage.latents_path).expanduser()
+    )
 
 
 def _device(device: str | None) -> str:

@@ -14,10 +14,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
 from keystep.search.settings.journal_logs import check_lines, check_logs, refuse, sealed, understood
+from keystep.search.storing.places import folder_on_disk, path_within
 from keystep.search.storing.secrets import masked
-from keystep.search.storing.storage import Storage, local_folder
+from keystep.search.storing.storage import Storage
 
 LOG = "study.log"
+STUDY = "study"  # the folder of the log in an object store, where nothing can be appended to
 LOCK = "search.lock"
 DRIVER_LOCK = "driver.lock"
 
@@ -148,14 +150,14 @@ def open_journal(path: str, search_id: str) -> Iterator[tuple[JournalStorage, Jo
     """The log of a search for writing, and Optuna's storage over it.
 
     Args:
-        path: `storage.path` of the spec; the log is under `searches/<search_id>` there.
+        path: `storage.path` of the spec; the log is in the search's folder there.
 
     Raises:
         ValueError: another process writes it, the folder cannot be written, or the log is damaged; says what to do.
     """
     with _sole_writer(path, search_id) as place:
         if place is None:
-            journal: Journal = ObjectJournal(Storage(path), f"searches/{search_id}/study")
+            journal: Journal = ObjectJournal(Storage(path), f"{path_within(search_id)}/{STUDY}")
             said = f"the study in {masked(path)}"
         else:
             journal = FileJournal(place / LOG)
@@ -169,11 +171,10 @@ def open_journal(path: str, search_id: str) -> Iterator[tuple[JournalStorage, Jo
 def _sole_writer(path: str, search_id: str) -> Iterator[Path | None]:
     """The search's folder, whose log no one else writes meanwhile; None in an object store, which has no locks."""
     Storage(path)  # which says what is wrong with the place
-    folder = local_folder(path)
-    if folder is None:
+    place = folder_on_disk(path, search_id)
+    if place is None:
         yield None
         return
-    place = folder / "searches" / search_id
     place.mkdir(parents=True, exist_ok=True)
     with open(place / LOCK, "a+", encoding="utf-8", errors="replace") as lock:
         _lock(lock, place)
@@ -189,11 +190,10 @@ def sole_driver(path: str, search_id: str) -> Iterator[None]:
     Raises:
         ValueError: another one drives it, or the folder cannot be written; says what to do.
     """
-    folder = local_folder(path)
-    if folder is None:
+    place = folder_on_disk(path, search_id)
+    if place is None:
         yield
         return
-    place = folder / "searches" / search_id
     place.mkdir(parents=True, exist_ok=True)
     with open(place / DRIVER_LOCK, "a+", encoding="utf-8", errors="replace") as lock:
         _lock(lock, place)
@@ -202,8 +202,8 @@ def sole_driver(path: str, search_id: str) -> Iterator[None]:
 
 def forget(path: str, search_id: str) -> None:
     """Removes the log of a search, damaged or not, so that it starts over. Errors as `sole_driver`'s."""
-    with _sole_writer(path, search_id):
-        Storage(path).remove(f"searches/{search_id}/{LOG if local_folder(path) else 'study'}")
+    with _sole_writer(path, search_id) as place:
+        Storage(path).remove(f"{path_within(search_id)}/{STUDY if place is None else LOG}")
 
 
 def _lock(file: TextIO, folder: Path) -> None:

@@ -4,10 +4,11 @@ from optuna import Study, load_study
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
-from keystep.search.settings.journal import LOG, ObjectJournal
+from keystep.search.settings.journal import LOG, STUDY, ObjectJournal
 from keystep.search.settings.journal_logs import check_lines, understood
+from keystep.search.storing.places import folder_on_disk, path_within
 from keystep.search.storing.secrets import masked
-from keystep.search.storing.storage import Storage, local_folder
+from keystep.search.storing.storage import Storage
 
 
 def study_name(search_id: str) -> str:
@@ -24,12 +25,12 @@ def read_study(path: str, search_id: str) -> Study:
     Raises:
         ValueError: there is none, or its log is damaged.
     """
-    folder = local_folder(path)
+    folder = folder_on_disk(path, search_id)
     if folder is None:
-        backend: BaseJournalBackend = ObjectJournal(Storage(path, read_only=True), f"searches/{search_id}/study")
+        backend: BaseJournalBackend = ObjectJournal(Storage(path, read_only=True), f"{path_within(search_id)}/{STUDY}")
         place = f"the study in {masked(path)}"
     else:
-        log = folder / "searches" / search_id / LOG
+        log = folder / LOG
         if not log.exists():
             raise ValueError(f"search {search_id} has no trials yet in {masked(path)}")
         place = str(log)

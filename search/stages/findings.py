@@ -15,11 +15,11 @@ from keystep.search.choice.metric_estimates import MetricsFound
 from keystep.search.choice.result import Chosen, PartRecord, SearchResult, SettingRow, Status, setting_row, trial_row
 from keystep.search.choice.search_costs import SearchCosts, plain_evaluations
 from keystep.search.choice.selection import Choice, HeldOut, Measured, select, verdict
-from keystep.search.choice.stored_searches import search_folder
 from keystep.search.images.outcomes import Outcome
 from keystep.search.settings.ledger import TrialRecord
 from keystep.search.spec.instances import Part
 from keystep.search.spec.search_spec import SearchSpec
+from keystep.search.storing.places import search_folder
 from keystep.search.tracking.search_facts import git_commit, versions
 
 LOG = logging.getLogger(__name__)

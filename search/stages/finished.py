@@ -5,7 +5,7 @@ from pathlib import Path
 from keystep.search.choice.metric_estimates import MetricsFound
 from keystep.search.choice.result import SearchResult
 from keystep.search.choice.selection import HeldOut
-from keystep.search.choice.stored_searches import local_search_folder, search_folder, stored_result
+from keystep.search.choice.stored_searches import stored_result
 from keystep.search.reporting.progress import SearchView
 from keystep.search.runtime.ray_runtime import start_ray
 from keystep.search.settings.journal import sole_driver
@@ -14,6 +14,7 @@ from keystep.search.spec.instances import Part, make_parts
 from keystep.search.spec.search_spec import MetricsSpec, SearchSpec
 from keystep.search.stages.before_after import copy_sheet, draw, pictures_of, tell
 from keystep.search.stages.metrics import measure_settings
+from keystep.search.storing.places import kept_here, path_within, search_folder
 from keystep.search.tracking.tracker import Tracker
 from keystep.search.work.pool import WorkerPool
 
@@ -47,7 +48,7 @@ def call_again(spec: SearchSpec, result: SearchResult, view: SearchView, sheet: 
     )
     with sole_driver(spec.storage.path, spec.search_id):
         validation, held_out = make_parts(spec)
-        folder = local_search_folder(spec)
+        folder = kept_here(spec.storage.path) / path_within(spec.search_id)
         tracker = Tracker(spec, folder)
         tracked = tracker.is_through()
         pictures = pictures_of(result, validation, held_out, folder / "pictures")

@@ -9,9 +9,9 @@ from keystep.evaluation.aesthetics import AestheticHead
 from keystep.evaluation.clip import load_clip
 from keystep.evaluation.image_metrics import ImageMetrics
 from keystep.search.choice.metric_estimates import MetricsFound, metric_found
-from keystep.search.images.models import kept_folder
 from keystep.search.spec.instances import Instance, Part
 from keystep.search.spec.search_spec import SearchSpec
+from keystep.search.storing.places import kept_here
 from keystep.search.work.pool import WorkerPool
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def metric_models(evaluator: "Evaluator", spec: SearchSpec) -> dict[str, dict[st
 
 def _metrics_of(spec: SearchSpec) -> ImageMetrics:
     assert spec.metrics.clip is not None
-    folder = str(kept_folder(spec.storage, "metrics"))
+    folder = str(kept_here(spec.storage.path) / "metrics")
     return _loaded(spec.metrics.clip, spec.metrics.aesthetics, spec.model.device, folder)
 
 

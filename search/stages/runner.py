@@ -8,7 +8,7 @@ from keystep.search.checks.preflight import inspect, seconds_per_image
 from keystep.search.checks.spec_checks import check_spec
 from keystep.search.choice.result import FILE_NAME, Chosen, SearchResult, SettingRow
 from keystep.search.choice.selection import Choice
-from keystep.search.choice.stored_searches import SEARCHES, local_search_folder, search_folder, stored_result
+from keystep.search.choice.stored_searches import stored_result
 from keystep.search.images.notices import Teller
 from keystep.search.images.outcomes import setting_id
 from keystep.search.reporting.how_far import how_far
@@ -26,6 +26,7 @@ from keystep.search.stages.findings import Findings, KeepUp, costs
 from keystep.search.stages.finished import call_again, finished_result, measured
 from keystep.search.stages.metrics import metric_models
 from keystep.search.stages.tuning import run_trials
+from keystep.search.storing.places import kept_here, path_within, search_folder
 from keystep.search.tracking.tracker import Tracker
 from keystep.search.tracking.tune_tracking import TuneTracking
 from keystep.search.work.ahead import HeldOutAhead
@@ -61,7 +62,7 @@ def run_search(
         with watched():
             return call_again(spec, finished, _view(spec, stream), sheet)
     search = _Search(spec, stream)
-    with watched(spec.storage.path, f"{SEARCHES}/{spec.search_id}"), search.view.shown():
+    with watched(spec.storage.path, path_within(spec.search_id)), search.view.shown():
         try:
             result = search.run(fresh, sheet)
         except BaseException as stop:
@@ -82,7 +83,7 @@ class _Search:
         check_spec(spec)
         self.validation, self.held_out = make_parts(spec)
         self.view = _view(spec, stream)
-        self.local = local_search_folder(spec)
+        self.local = kept_here(spec.storage.path) / path_within(spec.search_id)
         self.tracker = Tracker(spec, self.local)
         earlier = stored_result(spec)
         self.found = Findings(spec, self.validation, self.held_out)

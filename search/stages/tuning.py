@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pyarrow.fs import FileSystem, FileType, LocalFileSystem
+from pyarrow.fs import FileType, LocalFileSystem
 from ray import tune
 
 from keystep.search.runtime.ray_runtime import start_ray
@@ -23,7 +23,8 @@ from keystep.search.settings.suggest import KeystepSearch
 from keystep.search.spec.instances import Part
 from keystep.search.spec.search_spec import SearchSpec
 from keystep.search.spec.sections import TrackingSpec
-from keystep.search.storing.storage import local_folder
+from keystep.search.storing.places import path_within
+from keystep.search.storing.storage import resolve
 from keystep.search.work.pool import WorkerPool
 from keystep.search.work.trial import StepTrial
 
@@ -85,8 +86,8 @@ def run_trials(
             on_known([record for record in search.ledger.records() if record.state != "running"])
         start_ray()
         pool.plan_trials(part, first_decision(part, spec.search.min_prompts, spec.search.pruner))
-        filesystem, root = _filesystem(spec.storage.path)
-        place, name = f"{root}/searches/{spec.search_id}", f"{TRIALS}{uuid.uuid4().hex[:8]}"
+        filesystem, root = resolve(spec.storage.path)
+        place, name = f"{root}/{path_within(spec.search_id)}", f"{TRIALS}{uuid.uuid4().hex[:8]}"
         if isinstance(filesystem, LocalFileSystem):  # elsewhere no lock says that no one else writes there
             _clear(Path(place))
         tuner = tune.Tuner(
@@ -172,11 +173,3 @@ def _clear(folder: Path) -> None:
     """Remove what trials of killed drivers have left in a search's folder."""
     for left in folder.glob(f"{TRIALS}*"):
         shutil.rmtree(left, ignore_errors=True)
-
-
-def _filesystem(path: str) -> tuple[FileSystem, str]:
-    folder = local_folder(path)
-    if folder is not None:
-        return LocalFileSystem(), str(folder)
-    filesystem, root = FileSystem.from_uri(path)
-    return filesystem, root.rstrip("/")

@@ -33,7 +33,7 @@ class Storage:
 
     def __init__(self, uri: str, filesystem: Any = None, *, read_only: bool = False):
         self.uri = uri
-        self._fs, self._root = (filesystem, uri.rstrip("/")) if filesystem is not None else _resolve(uri)
+        self._fs, self._root = (filesystem, uri.rstrip("/")) if filesystem is not None else resolve(uri)
         if not read_only:
             self._probe()
 
@@ -158,7 +158,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "keystep"
 
 
-def _resolve(uri: str) -> tuple[Any, str]:
+def resolve(uri: str) -> tuple[Any, str]:
+    """The file system that a storage path names, and the folder in it. Errors as `Storage`'s."""
     folder = local_folder(uri)
     if folder is not None:
         return LocalFileSystem(), str(folder)

@@ -7,9 +7,9 @@ from keystep.core.config import GSNg, IterRef, Refinement, SamplerConfig
 from keystep.evaluation.prompt_sets import standard_set
 from keystep.search.choice.result import Chosen, PartRecord, SearchResult, setting_row
 from keystep.search.choice.selection import Measured, select, verdict
-from keystep.search.choice.stored_searches import search_folder
 from keystep.search.spec.instances import Instance, Part, make_part
 from keystep.search.spec.search_spec import ModelSpec, PromptsSpec, SearchSpec, StorageSpec, TrackingSpec
+from keystep.search.storing.places import search_folder
 
 TIMESTEPS = tuple(float(951 - 50 * step) for step in range(20))
 WINNER = Refinement(iterref=IterRef(step_index=3, iterations=10))

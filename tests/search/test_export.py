@@ -8,10 +8,11 @@ from typer.testing import CliRunner
 
 from keystep.core.config import GSNg, Refinement, StepConfig
 from keystep.search.choice.result import setting_row
-from keystep.search.choice.stored_searches import load_result, search_folder
+from keystep.search.choice.stored_searches import load_result
 from keystep.search.cli import build_app
 from keystep.search.shipping.exporting import step_config
 from keystep.search.spec.search_spec import StorageSpec, TrackingSpec
+from keystep.search.storing.places import search_folder
 from tests.search.found_search import PRUNED, RUNNER_UP, TIMESTEPS, WINNER, finished, part, spec, stored
 
 

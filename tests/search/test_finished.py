@@ -7,13 +7,13 @@ from click.testing import Result
 
 from keystep.evaluation.clip import load_clip
 from keystep.search.choice.result import SearchResult
-from keystep.search.choice.stored_searches import search_folder
 from keystep.search.images.evaluator import Evaluator
 from keystep.search.spec.instances import make_parts
 from keystep.search.spec.loading import load_spec
 from keystep.search.spec.search_spec import MetricsSpec
 from keystep.search.stages import finished, runner
 from keystep.search.stages.finished import finished_result
+from keystep.search.storing.places import search_folder
 from tests.search.whole_search import Reader, contents, keystep_search, result_in, runs_in, spec_in
 
 pytestmark = pytest.mark.usefixtures("quick_workers")
