@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -135,7 +136,10 @@ class Started:
     ):
         self.expected, self.traces, self.clip_skip = expected, traces, clip_skip
         self.seen = False
-        self._watch = watched(denoiser, self._look)
+        found = weakref.WeakMethod(self._look)
+        self._watch = watched(denoiser, lambda args, kwargs: (look := found()) and look(args, kwargs))
+        # Of latents that no call ever starts from, nothing stays on the denoiser.
+        weakref.finalize(self, self._watch.remove)
 
     def forget(self) -> None:
         """Stops looking."""

@@ -150,6 +150,17 @@ def test_step_0_without_its_latents_is_an_error() -> None:
     assert not pipe.unet._forward_pre_hooks
 
 
+def test_latents_that_no_call_starts_from_leave_nothing_behind() -> None:
+    config = step_config("sd", "ddpm", FIRST)
+    pipe = ready_pipe("sd", config)
+    before = len(pipe.unet._forward_pre_hooks)
+    refine = StepRefinement(config, PROMPTS[0])
+    refine.latents(pipe)
+    assert len(pipe.unet._forward_pre_hooks) == before + 1
+    del refine
+    assert len(pipe.unet._forward_pre_hooks) == before
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
