@@ -253,6 +253,27 @@ def test_an_evaluator_of_another_kind(runtime: None, tmp_path: Path) -> None:
     assert (result["tiam"], result["evaluations"], result["evaluations_alone"]) == (1.0, 8.0, 20.0)
 
 
+def test_work_does_not_go_from_one_dead_worker_to_the_next(runtime: None, tmp_path: Path) -> None:
+    """Both die while they are idle, as with their node; one try is left after the first."""
+    states: list[dict[str, Any]] = []
+    with WorkerPool(small_spec(tmp_path, resources={"max_failures": 1}), 2, MOODY) as pool:
+        pool.on_state = lambda state: states.append(dict(state))
+        pool.open()
+        pool.ask(nothing)
+        wait_until(lambda: pool.look() or (bool(states) and sum(states[-1]["workers"].values()) == 2))
+        pids: set[int] = set()
+        wait_until(lambda: pids.update(pool.map(process, [(), ()])) or len(pids) == 2)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        assert pool.ask(nothing) is None
+
+
+def process(evaluator: Any) -> int:
+    """Of the worker, which is busy for a moment."""
+    time.sleep(1.0)
+    return os.getpid()
+
+
 def nothing(evaluator: Any) -> None:
     """Nothing: what answers has its models, and no other work."""
 
