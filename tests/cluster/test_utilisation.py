@@ -57,7 +57,7 @@ def four_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
         for _ in range(NODES - 1):
             cluster.add_node(**node())
         cluster.wait_for_nodes()
-        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        monkeypatch.setenv("RAY_ADDRESS", str(cluster.address))
         yield cluster
     finally:
         ray.shutdown()

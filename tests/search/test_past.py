@@ -1,5 +1,6 @@
 """A study that looks back, against Optuna's own in memory that was filled trial by trial."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ def filled(found: Study, sampler: BaseSampler | None, pruner: Any) -> Study:
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
     """A spec, and the ledger of its trials."""
     spec = make_spec(tmp_path_factory.mktemp("past"))
     drive(spec)
