@@ -15,13 +15,15 @@ class WriteBehind:
 
     Args:
         store: what is written to.
-        most: points that may wait; `put` waits while there are more.
+        most: bytes of points that may wait; `put` waits while there are more.
     """
 
-    def __init__(self, store: LatentStore, most: int = 4096):
-        self._store = store
+    def __init__(self, store: LatentStore, most: int = 2**28):
+        self._store, self._most = store, most
         self._waiting: dict[str, Point] = {}
-        self._queue: queue.Queue[str] = queue.Queue(most)
+        self._queue: queue.Queue[tuple[str, int]] = queue.Queue()
+        self._bytes = 0
+        self._room = threading.Condition()
         self._trouble: OSError | None = None
         threading.Thread(target=self._write, daemon=True, name="latents").start()
 
@@ -37,8 +39,12 @@ class WriteBehind:
             OSError: an earlier one could not be written.
         """
         self._raise_trouble()
+        size = sum(tensor.nbytes for tensor in point.to_tensors()[0].values())
+        with self._room:
+            self._room.wait_for(lambda: self._bytes <= self._most)
+            self._bytes += size
         self._waiting[key] = point
-        self._queue.put(key)
+        self._queue.put((key, size))
 
     def flush(self) -> None:
         """Returns once all is written. Errors as `put`'s."""
@@ -50,7 +56,7 @@ class WriteBehind:
 
     def _write(self) -> None:
         while True:
-            key = self._queue.get()
+            key, size = self._queue.get()
             point = self._waiting.get(key)
             try:
                 if point is not None:  # else put twice, and written with the first
@@ -60,6 +66,9 @@ class WriteBehind:
             finally:
                 if self._waiting.get(key) is point:
                     self._waiting.pop(key, None)
+                with self._room:
+                    self._bytes -= size
+                    self._room.notify_all()
                 self._queue.task_done()
 
     def _raise_trouble(self) -> None:

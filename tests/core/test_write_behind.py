@@ -65,7 +65,8 @@ def test_an_error_of_the_disk_is_raised_by_the_next_call(tmp_path: Path) -> None
 
 def test_no_more_wait_than_may(tmp_path: Path) -> None:
     slow = Slow(tmp_path)
-    store = WriteBehind(slow, most=2)
+    size = sum(tensor.nbytes for tensor in a_point(1).to_tensors()[0].values())
+    store = WriteBehind(slow, most=2 * size)
     done = threading.Event()
 
     def put_all() -> None:
