@@ -133,7 +133,7 @@ class Soak:
             self.server.kill()
             return True
         if kill.victim == "worker":
-            return running.kill("ray::_Worker") or running.kill("ray::StepTrial")
+            return running.kill("ray::Worker") or running.kill("ray::ResourceTrainable")
         return running.kill(kill.victim)
 
     def _see_it_end(self, running: Running, kill: Kill) -> None:
